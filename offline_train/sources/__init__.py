@@ -1,0 +1,1 @@
+"""Adapters that turn public data sets into lsvcr's events, and the simulator."""

@@ -1,0 +1,75 @@
+"""The Kafka topics: names, cleanup policies, and which partition a user belongs to.
+
+The table of topics is a contract with other services; `lsvcr topics create` makes it so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from kafka.partitioner import murmur2
+
+VIDEO_VIEWS = "video-views"
+COMMENT_INTERACTIONS = "comment-interactions"
+VIDEOS = "videos"
+COMMENTS = "comments"
+VIDEO_RECOMMENDATIONS = "video-recommendations"
+COMMENT_RECOMMENDATIONS = "comment-recommendations"
+LIVE_SIGNALS = "live-signals"
+MODEL_RELEASES = "model-releases"
+DEAD_LETTERS = "dead-letters"
+
+EVENT_TOPICS = (VIDEO_VIEWS, COMMENT_INTERACTIONS)
+CATALOG_TOPICS = (VIDEOS, COMMENTS)
+RECOMMENDATION_TOPICS = (VIDEO_RECOMMENDATIONS, COMMENT_RECOMMENDATIONS)
+
+#: id of the Faust application: consumer group, and prefix of the changelog topic.
+APP_ID = "lsvcr"
+#: name of the one Faust table, key user_id.
+STATE_TABLE = "user-state"
+STATE_CHANGELOG = f"{APP_ID}-{STATE_TABLE}-changelog"
+
+DEFAULT_PARTITIONS = 8
+
+_DAY_MS = 24 * 3600 * 1000
+_COMPACT = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "segment.ms": str(_DAY_MS)}
+_COMPACT_DELETE = {**_COMPACT, "cleanup.policy": "compact,delete", "retention.ms": str(30 * _DAY_MS)}
+
+
+@dataclass(frozen=True)
+class TopicSpec:
+    """One topic of the system.
+
+    `by_user` topics share one partition count (they are co-partitioned with the state's changelog);
+    the others have `partitions`.
+    """
+
+    name: str
+    by_user: bool = False
+    partitions: int = 1
+    config: dict[str, str] = field(default_factory=dict)
+
+
+TOPICS: tuple[TopicSpec, ...] = (
+    TopicSpec(VIDEO_VIEWS, by_user=True, config={"cleanup.policy": "delete", "retention.ms": "-1"}),
+    TopicSpec(COMMENT_INTERACTIONS, by_user=True, config={"cleanup.policy": "delete", "retention.ms": "-1"}),
+    TopicSpec(VIDEOS, config=_COMPACT),
+    TopicSpec(COMMENTS, config=_COMPACT),
+    TopicSpec(VIDEO_RECOMMENDATIONS, by_user=True, config=_COMPACT_DELETE),
+    TopicSpec(COMMENT_RECOMMENDATIONS, by_user=True, config=_COMPACT_DELETE),
+    TopicSpec(LIVE_SIGNALS, config=_COMPACT_DELETE),
+    TopicSpec(MODEL_RELEASES, config=_COMPACT),
+    TopicSpec(DEAD_LETTERS, config={"cleanup.policy": "delete", "retention.ms": str(90 * _DAY_MS)}),
+    TopicSpec(STATE_CHANGELOG, by_user=True, config=_COMPACT),
+)
+
+
+@lru_cache(maxsize=1 << 18)
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition of a user: murmur2 of the key, as the Java client, kafka-python and aiokafka do it.
+
+    librdkafka hashes otherwise by default (CRC32), so an event may arrive elsewhere; see `streams.intake`.
+    Cached because murmur2 in Python takes microseconds and users come back.
+    """
+    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
