@@ -225,8 +225,8 @@ def _touch(recent: Recent, video_id: str, ts_ms: int, limit: int) -> Recent:
 
 # --- the record in the table and on its changelog ---------------------------------------------------------------------
 #
-# One msgpack array. Times are differences (5 bytes where events are less than 49 days apart), digests packed columns; the
-# video of a comment is an index into the video history where it is there too.
+# One msgpack array. Times are differences (5 bytes where events are less than 49 days apart), digests packed columns;
+# the video of a comment is an index into the video history where it is there too.
 
 _pack: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
 _unpack: Callable[[bytes], Any] = msgspec.msgpack.Decoder().decode
