@@ -1,0 +1,93 @@
+import gzip
+
+import numpy as np
+import pytest
+
+from offline_train.log import INTERACTION, NEVER, VIEW, Log, LogError
+from streams.events import Comment, CommentInteraction, Video, VideoView, encode
+from streams.history import HistoryConfig, engages, event_digest
+
+CATALOG = [
+    Video("v1", "Cats", ("pets", "funny"), created_ms=100),
+    Video("v2", "Dogs"),
+    Comment("c1", "v1", "so cute", user_id="u2", like_count=3, created_ms=500),
+    Comment("c2", "v1", "aww", user_id="stranger"),
+]
+EVENTS = [
+    VideoView("e3", "u1", "v3", 900, 20_000, 60_000),
+    VideoView("e1", "u1", "v1", 300, 100, 60_000, ("hate",)),
+    CommentInteraction("e2", "u2", "v1", "c1", 400, "write"),
+    CommentInteraction("e4", "u1", "v2", "c9", 950, "expand"),
+]
+
+
+def write(folder, name, records):
+    (folder / name).write_bytes(b"".join(encode(record) + b"\n" for record in records))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write(tmp_path, "videos.jsonl", CATALOG[:2])
+    write(tmp_path, "comments.jsonl", CATALOG[2:])
+    write(tmp_path, "video-views.jsonl", EVENTS[:2])
+    write(tmp_path, "comment-interactions.jsonl", EVENTS[2:])
+    return tmp_path
+
+
+def test_reads_columns_in_time_order(folder):
+    log = Log.read(folder)
+    assert log.video_ids == ["v1", "v2", "v3"]
+    assert log.video_titles == ["Cats pets funny", "Dogs", ""]
+    assert log.event_ids == ["e1", "e2", "e3", "e4"]
+    assert log.kind.tolist() == [VIEW, INTERACTION, VIEW, INTERACTION]
+    assert log.engaged.tolist() == [False, True, True, False]
+    assert log.hate.tolist() == [True, False, False, False]
+    assert log.wrote().tolist() == [False, True, False, False]
+    assert log.digest.tolist() == [event_digest(name) for name in log.event_ids]
+    assert [log.user_ids[u] for u in log.user] == ["u1", "u2", "u1", "u1"]
+    assert log.comment.tolist() == [-1, 0, -1, 2]
+
+
+def test_knows_authors_likes_and_first_appearance(folder):
+    log = Log.read(folder)
+    assert log.comment_ids == ["c1", "c2", "c9"]
+    assert log.comment_author.tolist() == [log.user_index["u2"], -1, -1]
+    assert log.comment_likes.tolist() == [3, -1, -1]
+    assert log.comment_video.tolist() == [0, 0, 1]
+    assert log.first_seen_video.tolist() == [100, 950, 900]
+    assert log.first_seen_comment.tolist() == [400, NEVER, 950]
+
+
+def test_events_come_back_as_they_were(folder):
+    log = Log.read(folder)
+    assert {log.event(i) for i in range(log.events)} == set(EVENTS)
+    assert log.engaged.tolist() == [engages(log.event(i)) for i in range(log.events)]
+
+
+def test_engagement_follows_the_configuration(folder):
+    log = Log.read(folder, HistoryConfig(long_view_ms=50_000, comment_actions=("expand",)))
+    assert log.engaged.tolist() == [False, False, False, True]
+
+
+def test_reads_gzip_and_counts_a_repeated_event_once(folder):
+    plain = Log.read(folder)
+    views = (folder / "video-views.jsonl").read_bytes()
+    (folder / "video-views.jsonl").unlink()
+    (folder / "video-views.jsonl.gz").write_bytes(gzip.compress(views + views))
+    again = Log.read(folder)
+    assert again.event_ids == plain.event_ids
+    assert np.array_equal(again.ts_ms, plain.ts_ms)
+
+
+def test_a_bad_line_is_named(folder):
+    with (folder / "video-views.jsonl").open("a") as file:
+        file.write('{"event_id": "x", "user_id": "u", "video_id": "v", "watch_ms": 1}\n')
+    with pytest.raises(LogError, match=r"video-views\.jsonl, line 3: ts_ms: required field is missing"):
+        Log.read(folder)
+
+
+def test_a_folder_without_events_is_refused(tmp_path):
+    with pytest.raises(LogError, match="no events"):
+        Log.read(tmp_path)
+    with pytest.raises(LogError, match="no folder"):
+        Log.read(tmp_path / "missing")
