@@ -27,19 +27,18 @@ ORIGIN = (
     "Rotten Tomatoes data: put rt.movie_info.tsv.gz and rt.reviews.tsv.gz, from the folder zippedData of the GitHub "
     "repository tstrain199/movie-type-analysis, into this folder."
 )
-DEFAULT_RUNTIME_MIN = 100  #: about the median of the films whose runtime is known
+DEFAULT_RUNTIME_MIN = 100  #: the median of the films whose runtime is known
 PLACEHOLDER = date(2000, 1, 1)
-OLDEST = date(1970, 1, 1)  #: event times are Unix times; the one review before (1800) is an error anyway
+PLAUSIBLE = date(1950, 1, 1)  #: the one review before it is dated 1800
+EPOCH = date(1970, 1, 1)  #: event times are Unix times, not negative
 TITLE_CHARS = 240
 
 _DAY_MS = 24 * 3600 * 1000
 _SLOT_MS = 60_000  # reviews of one day are a minute apart, so that the `write` fits between two of them
-_MONTHS = {
-    name: number
-    for number, name in enumerate(
-        "January February March April May June July August September October November December".split(), 1
-    )
-}
+_MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def parse_date(text: str) -> date | None:
     if not match or match[1] not in _MONTHS:
         return None
     try:
-        return date(int(match[3]), _MONTHS[match[1]], int(match[2]))
+        return date(int(match[3]), _MONTHS.index(match[1]) + 1, int(match[2]))
     except ValueError:
         return None
 
@@ -166,8 +165,10 @@ def _dated(reviews: Iterator[Review], log: LogWriter) -> list[Review]:
             log.drop("no readable date")
         elif review.day == PLACEHOLDER:
             log.drop("placeholder date 2000-01-01")
-        elif review.day < OLDEST:
-            log.drop("impossible date, before 1970")
+        elif review.day < PLAUSIBLE:
+            log.drop("impossible date, before 1950")
+        elif review.day < EPOCH:
+            log.drop("date before 1970, which a Unix time in ms can't say")
         else:
             kept.append(review)
     return kept
