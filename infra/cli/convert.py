@@ -54,19 +54,24 @@ def hetrec_tags(source: Path, out: Path, as_json: bool) -> None:
 @command.command("kuaicomt")
 @_IN
 @_OUT
+@click.option(
+    "--snapshot-likes",
+    is_flag=True,
+    help="Keep the comments' like counts. They are as of after the period, so an evaluation would see the future.",
+)
 @_JSON
-def kuaicomt(source: Path, out: Path, as_json: bool) -> None:
+def kuaicomt(source: Path, out: Path, snapshot_likes: bool, as_json: bool) -> None:
     """KuaiComt (short videos and their comments), from the CSV files that its owners share on request."""
     from offline_train.sources.kuaicomt import convert
 
-    _run(convert, source, out, as_json)
+    _run(convert, source, out, as_json, snapshot_likes=snapshot_likes)
 
 
 def _run(convert: Callable[..., Any], source: Path, out: Path, as_json: bool, **options: Any) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-    from offline_train.sources.log import SourceError
+    from offline_train.sources.writer import SourceError
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:

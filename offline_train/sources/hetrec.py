@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from offline_train.sources.log import LogWriter, Progress, SourceError, no_progress, require, text_of
+from offline_train.sources.writer import LogWriter, Progress, SourceError, no_progress, require, text_of
 from streams.events import Comment, CommentInteraction, Event, Video, VideoView
 
 ORIGIN = (

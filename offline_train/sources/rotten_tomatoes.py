@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from offline_train.sources.log import LogWriter, Progress, SourceError, no_progress, require, text_of
+from offline_train.sources.writer import LogWriter, Progress, SourceError, no_progress, require, text_of
 from streams.events import Comment, CommentInteraction, Video, VideoView
 
 ORIGIN = (
@@ -200,7 +200,7 @@ def _write(
         video_id, comment_id = f"film-{review.film}", f"rt-c-{review.row}"
         if review.film not in seen:
             seen.add(review.film)
-            log.write(Video(video_id, title_of(film), tags=tuple(genres_of(film)) or None, duration_ms=runtime_ms))
+            log.write(Video(video_id, title_of(film), duration_ms=runtime_ms))
         written_ms = ts_ms + 1000
         log.write(VideoView(f"rt-v-{review.row}", review.critic, video_id, ts_ms, runtime_ms, runtime_ms))
         log.write(Comment(comment_id, video_id, review.text, user_id=review.critic, created_ms=written_ms))

@@ -10,13 +10,11 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
-
-import msgspec
 
 from streams import events, topics
 
@@ -92,13 +90,14 @@ class LogWriter:
 
     def write(self, record: events.Record) -> bool:
         """Write a record to the file of its topic. False: it breaks the contract and was counted as dropped."""
-        topic = _TOPIC_OF[type(record)]
+        return self.write_line(_TOPIC_OF[type(record)], events.encode(record))
+
+    def write_line(self, topic: str, line: bytes) -> bool:
+        """As `write`, for a record that is encoded already."""
         try:
-            line = events.encode(record)
-            events.decode_value(topic, line, now_ms=self._now_ms)
-        except (events.EventError, msgspec.MsgspecError, UnicodeEncodeError) as error:
-            why = f"{error.code} {error.field or ''}".strip() if isinstance(error, events.EventError) else str(error)
-            self.drop(f"{topic}: {why}")
+            record = events.decode_value(topic, line, now_ms=self._now_ms)
+        except events.EventError as error:
+            self.drop(f"{topic}: {error.code} {error.field or ''}".rstrip())
             return False
         if isinstance(record, events.VideoView | events.CommentInteraction):
             self._clock(topic, record)
@@ -122,22 +121,6 @@ class LogWriter:
 
     def _part(self, topic: str) -> Path:
         return self.out / f".{FILES[topic]}.part"
-
-
-def read(folder: Path, topic: str) -> Iterator[events.Record]:
-    """The records of one file of a log, in order.
-
-    Raises:
-        SourceError: the file is not there.
-        events.EventError: a line breaks the contract.
-    """
-    path = folder / FILES[topic]
-    if not path.is_file():
-        raise SourceError(f"{path} is missing; make a log with `lsvcr convert` or `lsvcr simulate`")
-    now_ms = int(time.time() * 1000)
-    with path.open("rb") as lines:
-        for line in lines:
-            yield events.decode_value(topic, line, now_ms=now_ms)
 
 
 def require(folder: Path, name: str, origin: str) -> Path:
