@@ -1,0 +1,237 @@
+"""What a model must be compared with (`lsvcr.md` §5): simple rankings, several of them strong on small live data.
+
+Whatever a baseline fits, it fits on the training events alone. What it counts or reads "as of" the event goes on with
+the stream, as the model's histories do. Each has a name, a task, and `scores(queries)`: [n, videos] in the video task,
+[total] (aligned with `Queries.comments`) in the comment task. Higher is better; equal scores are ties.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from offline_train.corpus import Corpus
+from offline_train.log import INTERACTION, VIEW, Log
+from offline_train.protocols import Ints, Queries, ragged
+
+DAY_MS = 24 * 3600 * 1000
+TRENDING_DAYS = 30
+
+Scores = NDArray[np.floating]
+
+
+class Scorer(Protocol):
+    """Anything that can be evaluated."""
+
+    @property
+    def name(self) -> str:
+        """The row of the table."""
+
+    @property
+    def task(self) -> str:
+        """`video` or `comment`."""
+
+    def scores(self, queries: Queries) -> Scores:
+        """[n, videos], or [total] for comments. Batches come in the order of the log."""
+
+
+class Random:
+    """A score drawn at random for each candidate."""
+
+    name = "random"
+
+    def __init__(self, task: str, log: Log, seed: int) -> None:
+        self.task = task
+        self._videos = len(log.video_ids)
+        self._rng = np.random.default_rng(seed)
+
+    def scores(self, queries: Queries) -> Scores:
+        """Uniform in [0, 1)."""
+        return self._rng.random(_shape(self.task, queries, self._videos))
+
+
+class Popularity:
+    """Engagements with a video (or a comment) in the training events, frozen: what training knows is popular."""
+
+    def __init__(self, task: str, log: Log, training: NDArray[np.bool_]) -> None:
+        self.task = task
+        self.name = "popularity, all time" if task == "video" else "most liked"
+        rows, items, size = _engagements(task, log)
+        self._counts = np.bincount(items[training[rows]], minlength=size).astype(np.float64)
+
+    def scores(self, queries: Queries) -> Scores:
+        """How often each was engaged with."""
+        if self.task == "video":
+            return np.broadcast_to(self._counts, (len(queries), len(self._counts)))
+        return self._counts[queries.comments]
+
+
+class Trending:
+    """Engagements as of the event: those of the last `days`, or all of them so far if `days` is None."""
+
+    def __init__(self, task: str, log: Log, days: float | None = TRENDING_DAYS) -> None:
+        self.task = task
+        self.days = days
+        if days is None:
+            self.name = "popularity, so far" if task == "video" else "most liked, so far"
+        else:
+            self.name = f"trending, {days:g} days" if task == "video" else f"most liked, {days:g} days"
+        self._rows, self._items, self._size = _engagements(task, log)
+        self._ts_ms = log.ts_ms[self._rows]
+        self._counts = np.zeros(self._size)
+        self._low = self._high = 0
+
+    def scores(self, queries: Queries) -> Scores:
+        """How often each was engaged with before the event, not longer ago than `days`."""
+        out = np.empty(_shape(self.task, queries, self._size))
+        high = np.searchsorted(self._rows, queries.event_index)
+        span_ms = np.inf if self.days is None else self.days * DAY_MS
+        low = np.searchsorted(self._ts_ms, queries.ts_ms - span_ms)
+        for i in range(len(queries)):
+            self._move(int(low[i]), int(high[i]))
+            if self.task == "video":
+                out[i] = self._counts
+            else:
+                mine = slice(queries.starts[i], queries.starts[i + 1])
+                out[mine] = self._counts[queries.comments[mine]]
+        return out
+
+    def _move(self, low: int, high: int) -> None:
+        """Make the counts those of the engagements [low, high); cheap while both go forwards."""
+        if low < self._low or high < self._high or low > self._high:
+            self._counts[:] = 0
+            self._low = self._high = low
+        np.add.at(self._counts, self._items[self._high : high], 1)
+        np.subtract.at(self._counts, self._items[self._low : low], 1)
+        self._low, self._high = low, high
+
+
+class ItemKNN:
+    """Cosine of co-occurrence in the training events, summed over the history: users who watched those, watched these.
+
+    The item-to-item matrix S is never built: with X [users, videos] scaled per column, S = XᵀX, and a history h scores
+    (h Xᵀ) X, less its own diagonal.
+    """
+
+    name = "item-kNN"
+    task = "video"
+
+    def __init__(self, log: Log, corpus: Corpus, training: NDArray[np.bool_]) -> None:
+        rows, items, size = _engagements("video", log)
+        rows, items = rows[training[rows]], items[training[rows]]
+        x = sparse.csr_matrix((np.ones(len(rows)), (log.user[rows], items)), shape=(len(log.user_ids), size))
+        x.data[:] = 1.0  # a video watched twice counts once
+        viewers = np.asarray(x.sum(axis=0)).ravel()
+        self._known = (viewers > 0).astype(np.float64)
+        self._x = (x @ sparse.diags(1.0 / np.sqrt(np.maximum(viewers, 1.0)))).tocsr()
+        self._corpus = corpus
+
+    def scores(self, queries: Queries) -> Scores:
+        """The summed similarity of each video to the videos of the history, itself left out."""
+        flat, starts = ragged(queries.video_start, queries.video_end)
+        history = sparse.csr_matrix(
+            (np.ones(len(flat)), self._corpus.videos[flat], starts), shape=(len(queries), len(self._known))
+        )
+        history.sum_duplicates()
+        history.data[:] = 1.0
+        out = ((history @ self._x.T) @ self._x).toarray()
+        out -= history.multiply(self._known[None, :]).toarray()
+        return np.asarray(out)
+
+
+class Newest:
+    """Newest first, by creation or first appearance. What does not exist before the event comes last, as one tie."""
+
+    name = "newest first"
+    reads_creation = True  # a leak where the target is created by the event itself
+
+    def __init__(self, task: str, log: Log) -> None:
+        self.task = task
+        self._since = (log.first_seen_video if task == "video" else log.first_seen_comment).astype(np.float64)
+
+    def scores(self, queries: Queries) -> Scores:
+        """The time since which each exists, Unix ms."""
+        if self.task == "video":
+            return np.where(self._since < queries.ts_ms[:, None], self._since, -np.inf)
+        since = self._since[queries.comments]
+        return np.where(since < queries.ts_ms[queries.row], since, -np.inf)
+
+
+class TextProfile:
+    """Cosine of a comment's TF-IDF vector to the mean of those in the user's comment history. Nothing is trained.
+
+    Vocabulary and document frequencies come from the comments of the training events. Without a history all scores
+    are 0: one tie.
+    """
+
+    name = "text profile, TF-IDF"
+    task = "comment"
+
+    def __init__(self, log: Log, corpus: Corpus, training: NDArray[np.bool_]) -> None:
+        self._corpus = corpus
+        known = np.unique(log.comment[training & (log.comment >= 0)])
+        vectorizer = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b", sublinear_tf=True)
+        try:
+            vectorizer.fit([log.comment_texts[i] for i in known])
+        except ValueError:  # no comment in training, or none with a word in it: every comment is then alike
+            self._vectors = sparse.csr_matrix((len(log.comment_ids), 1))
+        else:
+            self._vectors = vectorizer.transform(log.comment_texts).tocsr()
+
+    def scores(self, queries: Queries) -> Scores:
+        """The cosine, between 0 and 1."""
+        flat, starts = ragged(queries.comment_start, queries.comment_end)
+        history = sparse.csr_matrix(
+            (np.ones(len(flat)), self._corpus.comments[flat], starts), shape=(len(queries), self._vectors.shape[0])
+        )
+        profiles = (history @ self._vectors).tocsr()
+        norms = np.sqrt(np.asarray(profiles.multiply(profiles).sum(axis=1)).ravel())
+        out = np.zeros(len(queries.comments))
+        dense = np.zeros(self._vectors.shape[1])
+        for i in np.flatnonzero(norms):
+            mine = slice(queries.starts[i], queries.starts[i + 1])
+            words = slice(profiles.indptr[i], profiles.indptr[i + 1])
+            dense[profiles.indices[words]] = profiles.data[words] / norms[i]
+            out[mine] = self._vectors[queries.comments[mine]] @ dense
+            dense[profiles.indices[words]] = 0.0
+        return out
+
+
+def baselines(task: str, log: Log, corpus: Corpus, training: NDArray[np.bool_], seed: int = 0) -> list[Scorer]:
+    """Every baseline of a task, in the order of the tables.
+
+    Args:
+        training: bool, one per event of the log: what may be fitted on.
+    """
+    if task == "video":
+        return [
+            Random(task, log, seed),
+            Popularity(task, log, training),
+            Trending(task, log, None),
+            Trending(task, log),
+            ItemKNN(log, corpus, training),
+            Newest(task, log),
+        ]
+    return [
+        Random(task, log, seed),
+        Newest(task, log),
+        Popularity(task, log, training),
+        Trending(task, log, None),
+        TextProfile(log, corpus, training),
+    ]
+
+
+def _engagements(task: str, log: Log) -> tuple[Ints, Ints, int]:
+    """The events that engage (ascending rows of the log), what each engages with, and how many of those exist."""
+    rows = np.flatnonzero(log.engaged & (log.kind == (VIEW if task == "video" else INTERACTION)))
+    if task == "video":
+        return rows, log.video[rows], len(log.video_ids)
+    return rows, log.comment[rows], len(log.comment_ids)
+
+
+def _shape(task: str, queries: Queries, videos: int) -> tuple[int, ...]:
+    return (len(queries), videos) if task == "video" else (len(queries.comments),)
