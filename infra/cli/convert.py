@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -92,7 +91,7 @@ def _run(convert: Callable[..., Any], source: Path, out: Path, as_json: bool, **
 def print_summary(summary: Any, as_json: bool) -> None:
     """Print the `Summary` of a log, for a program or for a person."""
     if as_json:
-        click.echo(json.dumps(asdict(summary)))
+        click.echo(json.dumps(vars(summary)))
         return
     click.echo(f"{summary.source} -> {summary.out} in {summary.seconds:.1f} s")
     for topic, count in summary.counts.items():

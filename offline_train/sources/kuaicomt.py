@@ -22,6 +22,7 @@ import time
 from array import array
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from io import TextIOWrapper
 from pathlib import Path
 
 import numpy as np
@@ -182,7 +183,7 @@ class _Reader:
     def _rows(self, path: Path, columns: set[str]) -> Iterator[tuple[int, dict[str, str]]]:
         """Rows with their numbers from 1; one with too few fields is dropped. Progress is in MB of the file."""
         total = path.stat().st_size >> 20
-        with path.open("r", encoding="utf-8-sig", errors="replace", newline="") as lines:
+        with path.open("rb") as file, TextIOWrapper(file, "utf-8-sig", "replace", newline="") as lines:
             reader = csv.reader(lines)
             names = [name.strip() for name in next(reader, [])]
             missing = columns - set(names)
@@ -190,7 +191,7 @@ class _Reader:
                 raise SourceError(f"{path} has no column {', '.join(sorted(missing))}. {ORIGIN}")
             for number, fields in enumerate(reader, 1):
                 if number % 50_000 == 0:
-                    self._progress(f"{path.name} (MB)", lines.buffer.tell() >> 20, total)
+                    self._progress(f"{path.name} (MB)", file.tell() >> 20, total)
                 if len(fields) == len(names):
                     yield number, dict(zip(names, fields, strict=True))
                 elif fields:
@@ -218,7 +219,7 @@ def first_times(keys: array[int], times: array[int]) -> tuple[np.ndarray, np.nda
 
 
 def upload_ms(text: str) -> int | None:
-    """Start of the day `2023-10-05` or `20231005` (a time after it is ignored) in China, Unix ms; None if it is none."""
+    """Start of the day `2023-10-05` or `20231005` in China, Unix ms; None if it is none. A time after it is ignored."""
     day = text.strip()[:10].replace("-", "").replace("/", "")[:8]
     try:
         return int(datetime.strptime(day, "%Y%m%d").replace(tzinfo=_CHINA).timestamp() * 1000)
