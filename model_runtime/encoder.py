@@ -1,0 +1,58 @@
+"""The SR model's graph, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from model_runtime.bundle import Bundle
+from model_runtime.manifest import BundleError
+
+FLOAT_INPUTS = ("video_id", "video_title", "video_comment", "comment_id", "comment_title", "comment_text", "query")
+LENGTH_INPUTS = ("video_length", "comment_length")
+OUTPUTS = ("video_preference", "comment_preference")
+
+
+class Encoder:
+    """From histories to preferences: `[B, V, d]`, `[B, C, d]` and lengths in, two times `[B, d]` out.
+
+    Preferences are L2-normalised and divided by the temperature, so their dot product with an L2-normalised item is
+    the score.
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int) -> None:
+        """Load the graph and check its inputs and outputs.
+
+        Raises:
+            BundleError: no valid graph, or one with other inputs or outputs.
+        """
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        # Waiting threads must leave the cores to the event loop.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        # Each batch has its own lengths; a memory plan per combination of lengths would only pile up.
+        options.enable_mem_pattern = False
+        file = bundle.encoder_path
+        try:
+            self._session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime raises a dozen unrelated types, some of them plain Exception
+            raise BundleError(f"{file}: {error}; export the model again") from None
+        wanted = dict.fromkeys(FLOAT_INPUTS, "tensor(float)") | dict.fromkeys(LENGTH_INPUTS, "tensor(int64)")
+        given = {node.name: node.type for node in self._session.get_inputs()}
+        if wanted != given:
+            raise BundleError(f"{file}: its inputs are {given}, but {wanted} are needed; export the model again")
+        outputs = {node.name for node in self._session.get_outputs()}
+        if not outputs.issuperset(OUTPUTS):
+            raise BundleError(f"{file}: its outputs are {sorted(outputs)}, not {list(OUTPUTS)}; export again")
+
+    def __call__(self, inputs: dict[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Video and comment preferences, [B, d] each."""
+        video, comment = self._session.run(list(OUTPUTS), inputs)
+        return video, comment

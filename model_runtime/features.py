@@ -1,0 +1,110 @@
+"""Users' histories as the encoder's inputs: vectors looked up in the bundle's tables, padded into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from model_runtime.bundle import Bundle
+from model_runtime.index import Index
+
+
+class Request(Struct, frozen=True, gc=False):
+    """One user to score for.
+
+    Histories are oldest first; of one longer than the encoder's window the newest part is used. `comment_videos[i]` is
+    the video of `comment_ids[i]`. `barred` holds 32-bit digests (`ids.video_digest`) of videos not to recommend.
+    """
+
+    videos: Sequence[str] = ()
+    comment_videos: Sequence[str] = ()
+    comment_ids: Sequence[str] = ()
+    current_video: str | None = None
+    barred: Sequence[int] = ()
+
+
+class Batch(NamedTuple):
+    """Inputs for the encoder (views of reused buffers, good until the next batch) and the indices behind them.
+
+    Indices are -1 for padding and for what the bundle doesn't know.
+    """
+
+    inputs: dict[str, NDArray[np.float32] | NDArray[np.int64]]
+    videos: NDArray[np.intp]  # [B, V]
+    comment_videos: NDArray[np.intp]  # [B, C]
+    comments: NDArray[np.intp]  # [B, C]
+    current: NDArray[np.intp]  # [B]
+
+
+class Features:
+    """Builds batches of at most `max_batch` users. Not for several threads at a time: buffers are reused."""
+
+    def __init__(self, bundle: Bundle, video_index: Index, comment_index: Index, max_batch: int) -> None:
+        self.window = bundle.window
+        self.dim = bundle.dim
+        self._video_index = video_index
+        self._comment_index = comment_index
+        self._bundle = bundle
+        size = max_batch * self.window * self.dim
+        names = ("video_id", "video_title", "video_comment", "comment_id", "comment_title", "comment_text")
+        self._buffers = {name: np.empty(size, dtype=np.float32) for name in names}
+
+    def gather(self, requests: Sequence[Request]) -> Batch:
+        """The batch of some requests, in their order: [B, V, d] for videos, [B, C, d] for comments.
+
+        An entry that the bundle doesn't know is a zero vector; so is padding.
+        """
+        window, bundle = self.window, self._bundle
+        videos, video_length = _pad([r.videos[-window:] for r in requests], self._video_index)
+        comment_videos, comment_length = _pad([r.comment_videos[-window:] for r in requests], self._video_index)
+        comments, also = _pad([r.comment_ids[-window:] for r in requests], self._comment_index)
+        if not np.array_equal(comment_length, also):
+            raise ValueError("comment_videos and comment_ids of a request must have the same length")
+        current = np.array([self._video_index[r.current_video or ""] for r in requests], dtype=np.intp)
+        take = self._take
+        query = _rows(bundle.video_id_vectors, current) + _rows(bundle.video_title_vectors, current)
+        inputs: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {
+            "video_id": take("video_id", bundle.video_id_vectors, videos),
+            "video_title": take("video_title", bundle.video_title_vectors, videos),
+            "video_comment": take("video_comment", bundle.video_comment_vectors, videos),
+            "video_length": video_length,
+            "comment_id": take("comment_id", bundle.video_id_vectors, comment_videos),
+            "comment_title": take("comment_title", bundle.video_title_vectors, comment_videos),
+            "comment_text": take("comment_text", bundle.comment_vectors, comments),
+            "comment_length": comment_length,
+            "query": query,
+        }
+        return Batch(inputs, videos, comment_videos, comments, current)
+
+    def _take(self, name: str, table: NDArray[np.float32], index: NDArray[np.intp]) -> NDArray[np.float32]:
+        out = self._buffers[name][: index.size * self.dim].reshape(*index.shape, self.dim)
+        return _rows(table, index, out)
+
+
+def _rows(
+    table: NDArray[np.float32], index: NDArray[np.intp], out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Rows of a table, zeros where the index is -1."""
+    if out is None:
+        out = np.empty((*index.shape, table.shape[1]), dtype=np.float32)
+    if len(table) == 0:
+        out.fill(0)
+        return out
+    # "clip" reads row 0 for -1, and unlike "raise" it writes into `out` without a copy between
+    np.take(table, index, axis=0, out=out, mode="clip")
+    out[index < 0] = 0
+    return out
+
+
+def _pad(histories: Sequence[Sequence[str]], index: Index) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    lengths = [len(history) for history in histories]
+    width = max(1, *lengths)
+    flat: list[int] = []
+    for history, length in zip(histories, lengths, strict=True):
+        flat.extend(map(index.__getitem__, history))
+        flat.extend((-1,) * (width - length))
+    return np.array(flat, dtype=np.intp).reshape(len(lengths), width), np.array(lengths, dtype=np.int64)

@@ -1,0 +1,193 @@
+"""Scores users in batches: what to recommend to each, from one bundle and from no other."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from model_runtime.bundle import Bundle, Scored
+from model_runtime.candidates import Candidates
+from model_runtime.encoder import Encoder
+from model_runtime.features import Batch, Features, Request
+from model_runtime.manifest import BundleError
+from model_runtime.ranking import best, thresholds
+
+__all__ = ["Ranking", "Request", "Scorer"]
+
+#: Users encoded and scored together. More gain nothing once the cores are busy, and their scores over all videos
+#: would no longer stay in the cache between the product and the search.
+CHUNK = 16
+
+
+class Ranking(Struct, frozen=True, gc=False):
+    """What to recommend to one user, best first; scores have 5 decimals.
+
+    Comments are those under `comment_video`, the video that the user is on (None: on none).
+    """
+
+    video_ids: list[str]
+    video_scores: list[float]
+    comment_video: str | None
+    comment_ids: list[str]
+    comment_scores: list[float]
+
+
+class Scorer:
+    """Ranks all live videos, and the live comments of the current video, for users.
+
+    Never in a ranking: removed items, the user's own history, the video the user is on, barred videos, comments that
+    the user interacted with. A user's result does not depend on who else is in the batch.
+    """
+
+    def __init__(self, bundle: Bundle, *, top_videos: int = 100, top_comments: int = 50, threads: int = 1) -> None:
+        """Load the bundle's graph, and try it on users with and without histories.
+
+        Raises:
+            BundleError: the graph does not fit, or gives something that is not finite.
+        """
+        if top_videos < 1 or top_comments < 1:
+            raise ValueError("top_videos and top_comments must be at least 1")
+        self.bundle = bundle
+        self.version = bundle.version
+        self.candidates = Candidates(bundle)
+        self.top_videos = top_videos
+        self.top_comments = top_comments
+        self._encoder = Encoder(bundle, threads=threads)
+        comments = self.candidates.comments
+        self._features = Features(bundle, self.candidates.video_index, comments.index, CHUNK)
+        self._scores = np.empty((CHUNK, len(bundle.video_ids)), dtype=np.float32)
+        norms = np.sqrt(np.einsum("nd,nd->n", bundle.comment_vectors, bundle.comment_vectors))
+        self._inverse_norms = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)  # [n_c]
+        self._lock = threading.Lock()
+        self._try_out()
+
+    def score(self, requests: Sequence[Request]) -> list[Ranking]:
+        """Rankings in the order of the requests. Runs without the interpreter lock for the most part.
+
+        Raises:
+            ValueError: a request's two comment columns differ in length.
+        """
+        # Users with histories of like length go together: a batch is padded to its longest.
+        order = sorted(range(len(requests)), key=lambda i: _size(requests[i]))
+        rankings: dict[int, Ranking] = {}
+        with self._lock:
+            penalties = self.candidates.penalties()
+            for start in range(0, len(order), CHUNK):
+                rows = order[start : start + CHUNK]
+                rankings.update(zip(rows, self._score([requests[i] for i in rows], penalties), strict=True))
+        return [rankings[i] for i in range(len(requests))]
+
+    def check_sample(self, tolerance: float = 1e-4) -> int:
+        """Compare with what the trainer's model gave for the bundle's sample users; returns how many there are.
+
+        For a scorer whose candidates are all alive. Items whose scores are within `tolerance` may swap places.
+
+        Raises:
+            BundleError: this machine ranks otherwise.
+        """
+        for number, sample in enumerate(self.bundle.sample):
+            wanted = sample.request
+            request = Request(
+                wanted.videos, [v for v, _ in wanted.comments], [c for _, c in wanted.comments], wanted.current_video
+            )
+            (ranking,) = self.score([request])
+            for kind, ids, scores, expected in (
+                ("videos", ranking.video_ids, ranking.video_scores, sample.videos),
+                ("comments", ranking.comment_ids, ranking.comment_scores, sample.comments),
+            ):
+                if problem := _difference(ids, scores, expected, tolerance):
+                    raise BundleError(
+                        f"{self.bundle.path}: sample user {number}, {kind}: {problem}; don't serve this bundle"
+                    )
+        return len(self.bundle.sample)
+
+    def _score(self, requests: Sequence[Request], penalties: NDArray[np.float32] | None) -> list[Ranking]:
+        batch = self._features.gather(requests)
+        video_preference, comment_preference = self._encoder(batch.inputs)
+        scores = self._video_scores(requests, batch, video_preference, penalties)
+        bounds = thresholds(scores, self.top_videos).tolist()
+        rankings = []
+        for row, request in enumerate(requests):
+            at, found = best(scores[row], self.top_videos, bounds[row])
+            comments, comment_scores = self._rank_comments(request, batch.comments[row], comment_preference[row])
+            rankings.append(
+                Ranking(
+                    self.candidates.video_ids[at].tolist(),
+                    found.tolist(),
+                    request.current_video,
+                    self.candidates.comments.ids[comments].tolist(),
+                    comment_scores.tolist(),
+                )
+            )
+        return rankings
+
+    def _video_scores(
+        self,
+        requests: Sequence[Request],
+        batch: Batch,
+        preference: NDArray[np.float32],
+        penalties: NDArray[np.float32] | None,
+    ) -> NDArray[np.float32]:
+        """Scores of all videos, [B, n_v], in a reused buffer; -inf where a user must not get a video."""
+        scores = np.matmul(preference, self.bundle.video_vectors.T, out=self._scores[: len(requests)])
+        if penalties is not None:
+            scores += penalties
+        for index in (batch.videos, batch.comment_videos, batch.current[:, None]):
+            rows, columns = np.nonzero(index >= 0)
+            scores[rows, index[rows, columns]] = -np.inf
+        scores[self.candidates.barred([request.barred for request in requests])] = -np.inf
+        return scores
+
+    def _rank_comments(
+        self, request: Request, history: NDArray[np.intp], preference: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """Indices and scores of the best comments under the current video; `history` [C], `preference` [d]."""
+        candidates = self.candidates.comments_of(request.current_video or "")
+        candidates = candidates[~np.isin(candidates, history)]
+        scores = (self.bundle.comment_vectors[candidates] @ preference) * self._inverse_norms[candidates]
+        bound = thresholds(scores[None], self.top_comments)[0]
+        at, found = best(scores, self.top_comments, bound)
+        return candidates[at], found
+
+    def _try_out(self) -> None:
+        video = [str(self.bundle.video_ids[0])]
+        comment = [str(id_) for id_ in self.bundle.comment_ids[:1]]
+        users = [
+            Request(videos, video * len(comments), comments) for videos in ([], video) for comments in ([], comment)
+        ]
+        for user in users:
+            for name, preference in zip(
+                ("video", "comment"), self._encoder(self._features.gather([user]).inputs), strict=True
+            ):
+                if preference.shape != (1, self.bundle.dim):
+                    raise BundleError(
+                        f"{self.bundle.encoder_path}: the {name} preference of one user has shape "
+                        f"{list(preference.shape)}, not [1, {self.bundle.dim}]; export the model again"
+                    )
+                if not np.isfinite(preference).all():
+                    raise BundleError(
+                        f"{self.bundle.encoder_path}: the {name} preference of a user with {len(user.videos)} videos "
+                        f"and {len(user.comment_ids)} comments is not finite; mask empty histories and export again"
+                    )
+
+
+def _size(request: Request) -> tuple[int, int]:
+    return max(len(request.videos), len(request.comment_ids)), len(request.videos)
+
+
+def _difference(ids: list[str], scores: list[float], expected: list[Scored], tolerance: float) -> str | None:
+    """How a ranking differs from the expected one, None if only within `tolerance`."""
+    if len(ids) < len(expected):
+        return f"{len(ids)} items, at least {len(expected)} expected"
+    place = {item.id: item.score for item in expected}
+    for at, (id_, score, item) in enumerate(zip(ids, scores, expected, strict=False)):
+        if abs(score - item.score) > tolerance:
+            return f"place {at + 1} has score {score:.5f}, {item.score:.5f} expected"
+        # An item that is not expected at all can only have replaced one of the same score at the end of the list.
+        if abs(score - place.get(id_, expected[-1].score)) > tolerance:
+            return f"place {at + 1} is {id_}, {item.id} expected"
+    return None
