@@ -1,0 +1,231 @@
+"""The sequential recommender (SR) of LSVCR: the whole model in one file.
+
+Zheng et al., "Enhancing Sequential Recommender with Large Language Models for Joint Video and Comment Recommendation",
+RecSys 2025, arXiv 2403.13574. It reads a user's video history and comment history and gives a video preference and,
+for the video that the user is on, a comment preference; scores are cosines to candidates, over a temperature.
+
+Where it departs from the paper: each preference has a *profile residual*, a learned multiple of the mean of the
+history's own text. Without it, training has to find from nothing what an untrained cosine already knows.
+
+`SREncoder` is what serving runs: it takes vectors that are already gathered and d wide, so its ONNX graph holds no
+tables. `SR` adds what makes those vectors: the id table, its scale g, and the text map A.
+
+Shapes: B users, V and C positions of the two histories (at least 1, padded), d = dim, n_v videos.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+#: stands for minus infinity in masks: finite, so that a row without any key gives no NaN
+_MASKED = -1e9
+
+
+@dataclass(frozen=True)
+class SRConfig:
+    """Defaults are the paper's; `profile` is ours."""
+
+    videos: int  #: n_v, rows of the id table
+    dim: int = 64  #: d
+    text_dim: int = 256  #: d_t
+    window: int = 50  #: longest history
+    layers: int = 2
+    heads: int = 2
+    feedforward: int = 256
+    dropout: float = 0.3
+    temperature: float = 0.07
+    profile: float = 1.0  #: what both weights of the profile residual start from; 0 leaves the residual out
+
+
+class Attention(nn.Module):
+    """Multi-head attention of `x` over `memory`; a row whose keys are all masked attends to nothing."""
+
+    def __init__(self, config: SRConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.query = nn.Linear(config.dim, config.dim)
+        self.key = nn.Linear(config.dim, config.dim)
+        self.value = nn.Linear(config.dim, config.dim)
+        self.out = nn.Linear(config.dim, config.dim)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, memory: Tensor, visible: Tensor) -> Tensor:
+        """x [B, Q, d], memory [B, K, d], visible bool [B, Q or 1, K] -> [B, Q, d]."""
+        q, k, v = (self._split(f(y)) for f, y in ((self.query, x), (self.key, memory), (self.value, memory)))
+        logits = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])  # [B, h, Q, K]
+        visible = visible.unsqueeze(1)  # [B, 1, Q or 1, K]
+        weights = logits.masked_fill(~visible, _MASKED).softmax(-1) * visible
+        y = self.dropout(weights) @ v  # [B, h, Q, d / h]
+        return self.out(y.transpose(1, 2).flatten(2))
+
+    def _split(self, y: Tensor) -> Tensor:
+        return y.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, h, positions, d / h]
+
+
+class Layer(nn.Module):
+    """One post-norm Transformer layer; attends to `memory`, which is `x` itself in the two encoders."""
+
+    def __init__(self, config: SRConfig) -> None:
+        super().__init__()
+        self.attention = Attention(config)
+        self.norm1 = nn.LayerNorm(config.dim, eps=1e-8)
+        self.up = nn.Linear(config.dim, config.feedforward)
+        self.down = nn.Linear(config.feedforward, config.dim)
+        self.norm2 = nn.LayerNorm(config.dim, eps=1e-8)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, memory: Tensor, visible: Tensor) -> Tensor:
+        x = self.norm1(x + self.dropout(self.attention(x, memory, visible)))
+        y = self.down(self.dropout(F.gelu(self.up(x))))
+        return self.norm2(x + self.dropout(y))
+
+
+class History(nn.Module):
+    """One history: positions, layer norm, dropout, then causal Transformer layers."""
+
+    def __init__(self, config: SRConfig) -> None:
+        super().__init__()
+        self.position = nn.Parameter(torch.zeros(config.window, config.dim))
+        self.norm = nn.LayerNorm(config.dim, eps=1e-8)
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+
+    def forward(self, x: Tensor, present: Tensor) -> Tensor:
+        """x [B, L, d], present bool [B, L] -> states [B, L, d]."""
+        at = torch.arange(x.shape[1], device=x.device)
+        visible = (at[None, :] <= at[:, None]) & present.unsqueeze(1)  # [B, L, L]
+        x = self.dropout(self.norm(x + self.position[: x.shape[1]]))
+        for layer in self.layers:
+            x = layer(x, x, visible)
+        return x
+
+
+class Pooling(nn.Module):
+    """Additive attention pooling: one learned score per state, softmax over the states that are there."""
+
+    def __init__(self, config: SRConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.dim, 2 * config.dim)
+        self.dropout = nn.Dropout(config.dropout)
+        self.norm = nn.LayerNorm(2 * config.dim, eps=1e-8)
+        self.score = nn.Linear(2 * config.dim, 1)
+
+    def forward(self, states: Tensor, present: Tensor) -> Tensor:
+        """states [B, L, d], present bool [B, L] -> [B, d], zero for an empty history."""
+        logits = self.score(F.gelu(self.norm(self.dropout(self.up(states))))).squeeze(-1)  # [B, L]
+        weights = logits.masked_fill(~present, _MASKED).softmax(-1) * present
+        return (weights.unsqueeze(-1) * states).sum(1)
+
+
+class SREncoder(nn.Module):
+    """From gathered histories to the two preferences."""
+
+    def __init__(self, config: SRConfig) -> None:
+        super().__init__()
+        self.temperature = config.temperature
+        self.mix = nn.Linear(2 * config.dim, config.dim)  # M, shared by both histories
+        self.video_history, self.comment_history = History(config), History(config)
+        self.video_cross, self.comment_cross = Layer(config), Layer(config)
+        self.video_fusion = nn.Linear(2 * config.dim, config.dim)
+        self.comment_fusion = nn.Linear(2 * config.dim, config.dim)
+        self.pooling = Pooling(config)
+        self.comment_attention = Attention(config)
+        self.comment_norm = nn.LayerNorm(config.dim, eps=1e-8)
+        learned = config.profile > 0
+        self.video_profile = nn.Parameter(torch.tensor(config.profile), requires_grad=learned)
+        self.comment_profile = nn.Parameter(torch.tensor(config.profile), requires_grad=learned)
+
+    def forward(
+        self,
+        video_id: Tensor,
+        video_title: Tensor,
+        video_comment: Tensor,
+        video_length: Tensor,
+        comment_id: Tensor,
+        comment_title: Tensor,
+        comment_text: Tensor,
+        comment_length: Tensor,
+        query: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The preferences, L2-normalised and divided by the temperature; all zero where there is nothing to go by.
+
+        Args:
+            video_id: [B, V, d] g·id of each video, oldest first; padding at the end, any value.
+            video_title: [B, V, d] A t(title).
+            video_comment: [B, V, d] A t(popular comment), zero where there is none.
+            video_length: int64 [B], 0 to V.
+            comment_id: [B, C, d] g·id of the video of each comment record.
+            comment_title: [B, C, d] A t(title) of that video.
+            comment_text: [B, C, d] mean of A t(comment) over the record's comments.
+            comment_length: int64 [B], 0 to C.
+            query: [B, d] g·id + A t(title) of the video that the user is on; zero if it is not known.
+
+        Returns:
+            video_preference [B, d], comment_preference [B, d].
+        """
+        has_video = _present(video_id, video_length)  # [B, V]
+        has_comment = _present(comment_id, comment_length)  # [B, C]
+        video_content = self.mix(torch.cat((video_title, video_comment), -1))  # [B, V, d]
+        comment_content = self.mix(torch.cat((comment_title, comment_text), -1))  # [B, C, d]
+        videos = self.video_history(video_id + video_content, has_video)
+        comments = self.comment_history(comment_id + comment_content, has_comment)
+
+        video_cross = self.video_cross(videos, comments, has_comment.unsqueeze(1))
+        comment_cross = self.comment_cross(comments, videos, has_video.unsqueeze(1))
+        videos = self.video_fusion(torch.cat((videos, video_cross), -1))  # [B, V, d]
+        comments = self.comment_fusion(torch.cat((comments, comment_cross), -1))  # [B, C, d]
+
+        video = self.pooling(videos, has_video)  # [B, d]
+        video = video + self.video_profile * _mean(video_content, has_video)
+        attended = self.comment_attention(query.unsqueeze(1), comments, has_comment.unsqueeze(1)).squeeze(1)
+        comment = self.comment_norm(query + attended)  # [B, d]
+        comment = comment + self.comment_profile * _mean(comment_text, has_comment)
+        return F.normalize(video, dim=-1) / self.temperature, F.normalize(comment, dim=-1) / self.temperature
+
+
+class SR(nn.Module):
+    """The encoder with its tables: id embeddings, their scale g, and the map A from text vectors.
+
+    `known` marks the videos with training interactions; the others have a zero id, in training as in serving.
+    """
+
+    known: Tensor
+
+    def __init__(self, config: SRConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.ids = nn.Embedding(config.videos, config.dim)
+        self.scale = nn.Parameter(torch.ones(()))  # g
+        self.text = nn.Linear(config.text_dim, config.dim, bias=False)  # A
+        self.encoder = SREncoder(config)
+        self.register_buffer("known", torch.ones(config.videos, 1))
+        self.apply(_initialise)
+        for history in (self.encoder.video_history, self.encoder.comment_history):
+            nn.init.normal_(history.position, std=0.02)
+
+    def id_vectors(self) -> Tensor:
+        """g·id of every video, [n_v, d]."""
+        return self.scale * self.ids.weight * self.known
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def _present(history: Tensor, length: Tensor) -> Tensor:
+    """bool [B, L]: the position holds an entry."""
+    return torch.arange(history.shape[1], device=history.device)[None, :] < length[:, None]
+
+
+def _mean(vectors: Tensor, present: Tensor) -> Tensor:
+    """Mean over the positions that hold an entry, [B, d]; zero if none does."""
+    weights = present.to(vectors.dtype)
+    return (vectors * weights.unsqueeze(-1)).sum(1) / weights.sum(1, keepdim=True).clamp(min=1)
