@@ -158,18 +158,21 @@ def key_of(topic: str, event: Record) -> str:
     return key
 
 
-_MISSING = re.compile(r"missing required field `(\w+)`")
+_MISSING = re.compile(r"^Object missing required field `(\w+)`")
+_SHOWN = 240
 _AT = re.compile(r"^(?P<why>.*) - at `\$\.?(?P<path>[^`]*)`$")
 
 
 def _explain(error: Exception) -> EventError:
     """Turn a decoder's message into one that names the field first."""
     text = str(error)
+    if len(text) > _SHOWN:  # a decoder's message quotes what was found, which may be 64 KiB long
+        text = f"{text[: _SHOWN // 2]} … {text[-_SHOWN // 2 :]}"
     if not isinstance(error, msgspec.ValidationError):
         return EventError("not-json", f"the value is not JSON in UTF-8: {text}")
-    if missing := _MISSING.search(text):
+    if missing := _MISSING.match(text):
         return EventError("missing-field", f"{missing[1]}: required field is missing", missing[1])
     if at := _AT.match(text):
         field = re.split(r"[.\[]", at["path"], maxsplit=1)[0]
         return EventError("invalid-field", f"{at['path']}: {at['why'].replace('`', '')}", field)
-    return EventError("not-object", f"the value is JSON but not an object: {text}")
+    return EventError("not-object", f"the value is JSON but not an object: {text.replace('`', '')}")
