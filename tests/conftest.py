@@ -1,0 +1,137 @@
+"""A real Kafka and a real Redis for the tests that need them, and the real data sets where they are.
+
+`kafka` and `redis_url` are shared by the whole run: containers where a Docker engine answers, else a `LocalStack`.
+A test that needs topics nobody has written to takes `fresh_topics`; one that kills servers takes a stack of its own,
+`own_stack` (other partition counts: `@pytest.mark.parametrize("own_stack", [2], indirect=True)`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from infra.local.stack import LocalStack
+from infra.topic_admin import create_topics
+from streams.topics import DEFAULT_PARTITIONS
+
+KAFKA_IMAGE = "confluentinc/cp-kafka:7.9.0"
+REDIS_IMAGE = "redis:7"
+_PREFIX = "lsvcr-tests-"
+
+
+@dataclass(frozen=True)
+class _Servers:
+    bootstrap_servers: str
+    redis_url: str
+
+
+@pytest.fixture(scope="session")
+def _servers() -> Iterator[_Servers]:
+    if _docker_answers():
+        from testcontainers.community.kafka import KafkaContainer
+        from testcontainers.community.redis import RedisContainer
+
+        container = KafkaContainer(KAFKA_IMAGE).with_kraft().with_env("KAFKA_AUTO_CREATE_TOPICS_ENABLE", "false")
+        with container as kafka, RedisContainer(REDIS_IMAGE) as redis:
+            address = kafka.get_bootstrap_server()
+            create_topics(address, DEFAULT_PARTITIONS)
+            yield _Servers(address, f"redis://{redis.get_container_host_ip()}:{redis.get_exposed_port(6379)}/0")
+        return
+    _sweep()
+    # The name tells whose it is, so that a later run can clear away what a killed one left running.
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+    try:
+        with LocalStack(folder) as info:
+            yield _Servers(info.bootstrap_servers, info.redis_url)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def kafka(_servers: _Servers) -> str:
+    """Bootstrap servers of the shared broker; all topics exist, with the default partition count."""
+    return _servers.bootstrap_servers
+
+
+@pytest.fixture(scope="session")
+def redis_url(_servers: _Servers) -> str:
+    """The shared Redis, which other tests write to as well."""
+    return _servers.redis_url
+
+
+@pytest.fixture
+def fresh_topics(kafka: str) -> str:
+    """The shared broker, with every topic deleted and created anew, so empty, and no consumer group remembered."""
+    from confluent_kafka import ConsumerGroupState
+    from confluent_kafka.admin import AdminClient
+
+    admin = AdminClient({"bootstrap.servers": kafka, "log_level": 0})
+    names = [name for name in admin.list_topics(timeout=30).topics if not name.startswith("__")]
+    if names:
+        for future in admin.delete_topics(names, operation_timeout=30).values():
+            future.result()
+    groups = [
+        group.group_id
+        for group in admin.list_consumer_groups(request_timeout=30).result().valid
+        if group.state == ConsumerGroupState.EMPTY
+    ]
+    if groups:
+        for future in admin.delete_consumer_groups(groups, request_timeout=30).values():
+            future.result()
+    create_topics(kafka, DEFAULT_PARTITIONS)
+    return kafka
+
+
+@pytest.fixture
+def own_stack(request: pytest.FixtureRequest) -> Iterator[LocalStack]:
+    """A running `LocalStack` for one test alone, with all topics: to be killed, stopped and started at will."""
+    _sweep()
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+    stack = LocalStack(folder, partitions=getattr(request, "param", DEFAULT_PARTITIONS))
+    try:
+        with stack:
+            yield stack
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def data_dir_shared() -> Path:
+    """The folder of the real data sets; the test is skipped where it is missing."""
+    default = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    folder = Path(os.environ.get("LSVCR_SHARED_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"the real data sets are not at {folder}; set LSVCR_SHARED_DATA to their folder")
+    return folder
+
+
+def _docker_answers() -> bool:
+    try:
+        import docker
+
+        client = docker.from_env(timeout=2)
+        try:
+            return bool(client.ping())
+        finally:
+            client.close()
+    except Exception:  # no SDK, no socket, no engine behind it, no permission: all mean "no Docker here"
+        return False
+
+
+def _sweep() -> None:
+    """Stop and remove the stacks of test runs that were killed before they could do so."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        try:
+            os.kill(int(owner), 0)
+        except (ProcessLookupError, ValueError):
+            LocalStack(folder).down()
+            shutil.rmtree(folder, ignore_errors=True)
+        except PermissionError:
+            pass  # another user's, and alive
