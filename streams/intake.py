@@ -1,0 +1,174 @@
+"""Batch intake: Faust's transport, changed in one place, so that what a poll brought is handed over whole.
+
+Faust's own path for one record (two asyncio tasks, an Event, sensors, an ack) costs more than everything that this
+project does with it. Here the records of the event topics go, per partition and in slices, to one handler; all others
+(changelogs, standbys) take Faust's path. Group membership, assignment, tables and recovery stay Faust's.
+
+Commits are a watermark per partition: the handler says up to which offset everything is confirmed by the broker, and
+only that is committed. Nothing is acknowledged event by event.
+
+This module and `table.py` are the only ones that touch Faust's inner parts; `tests/streams/test_faust_pins.py` fails
+when a method that is overridden or called here changes its shape.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol, cast
+
+from faust.transport.drivers.aiokafka import Consumer as FaustConsumer
+from faust.transport.drivers.aiokafka import Transport as FaustTransport
+from faust.types import TP
+
+#: Records handed over at once. Between two slices the event loop gets its turn.
+SLICE_RECORDS = 500
+
+
+class SliceHandler(Protocol):
+    """What the worker implements; see `streams.rescoring.Rescorer`."""
+
+    @property
+    def topics(self) -> Sequence[str]:
+        """The event topics."""
+
+    @property
+    def full(self) -> bool:
+        """Whether so much is in flight that intake has to wait."""
+
+    async def has_room(self) -> None:
+        """Return when another slice may be taken (back-pressure reaches the consumer: it does not poll meanwhile)."""
+
+    def take(self, topic: str, partition: int, records: Sequence[Any]) -> None:
+        """Take one slice: aiokafka records of one partition in offset order."""
+
+    def committable(self) -> dict[tuple[str, int], int]:
+        """Per (topic, partition): the offset up to which everything is confirmed."""
+
+    def assigned(self, partitions: Iterable[tuple[str, int]]) -> None:
+        """These event partitions are ours and their state is recovered."""
+
+    async def drain(self) -> None:
+        """Wait, for a bounded time, until what was taken is confirmed."""
+
+    def revoked(self) -> None:
+        """Drop everything in flight: no state, output or watermark may come of it any more."""
+
+    async def close(self) -> None:
+        """The worker stops."""
+
+
+class BatchConsumer(FaustConsumer):
+    """Faust's consumer, with batch intake for the handler's topics."""
+
+    handler: SliceHandler
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.handler = cast(BatchTransport, self.transport).handler
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        try:
+            while not (self._stopped.is_set() or fetcher._stopped.is_set()):
+                records, active = await self._wait_next_records(1.0)
+                # as in Faust: a fetch may return without ever having given way to the event loop
+                await self.sleep(0)
+                if records is None or self.should_stop:
+                    continue
+                if not self.flow_active:
+                    await self._seek_back()
+                    continue
+                generation = self.app.consumer_generation_id
+                for tp, batch in records.items():
+                    if active is None or tp in active or tp in self._buffered_partitions:
+                        await self._hand_over(tp, batch, generation)
+        except self.consumer_stopped_errors:
+            if not self.transport.app.should_stop:
+                raise
+        except asyncio.CancelledError:
+            if not self.transport.app.should_stop:
+                raise
+
+    async def _hand_over(self, tp: TP, batch: Sequence[Any], generation: int) -> None:
+        read = self._read_offset[tp]
+        if tp.topic not in self.handler.topics:
+            await self._forward_to_faust(tp, batch, generation)
+            return
+        # A seek may have come between the fetch and now: what lies behind the read position was handed over before.
+        if read is not None and batch and batch[0].offset < read:
+            batch = [record for record in batch if record.offset >= read]
+        for start in range(0, len(batch), SLICE_RECORDS):
+            if self.handler.full:
+                await self.wait_first(self.handler.has_room(), self.suspend_flow.wait())
+            if not self._may_go_on(generation):
+                return
+            part = batch[start : start + SLICE_RECORDS]
+            self.handler.take(tp.topic, tp.partition, part)
+            self._read_offset[tp] = part[-1].offset + 1
+            await asyncio.sleep(0)
+
+    async def _forward_to_faust(self, tp: TP, batch: Sequence[Any], generation: int) -> None:
+        """Faust's own path, for changelog records."""
+        for record in batch:
+            if not self._may_go_on(generation):
+                return
+            read = self._read_offset[tp]
+            if read is None or record.offset >= read:
+                message = self._to_message(tp, record)
+                await self.wait_first(self.callback(message), self.suspend_flow.wait())
+                self._read_offset[tp] = record.offset
+
+    def _may_go_on(self, generation: int) -> bool:
+        stopping = self.should_stop or self._stopped.is_set()
+        return self.flow_active and generation == self.app.consumer_generation_id and not stopping
+
+    async def _seek_back(self) -> None:
+        """The flow was suspended while a fetch was under way: what it brought is read again later."""
+        try:
+            await self.perform_seek()
+        except Exception as error:
+            self.log.warning("seek to the committed offsets failed: %s", error)
+
+    # --- commits ------------------------------------------------------------------------------------------------------
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        for topic, partition in self.handler.committable():
+            tp = TP(topic, partition)
+            if topics is None or tp in topics or topic in topics:
+                yield tp
+
+    def _new_offset(self, tp: TP) -> int | None:
+        return self.handler.committable().get((tp.topic, tp.partition))
+
+    # --- the group's life ---------------------------------------------------------------------------------------------
+
+    async def wait_empty(self) -> None:
+        """Called before partitions are given up and at the end: let in-flight work finish, then commit."""
+        await self.handler.drain()
+        await self.commit_and_end_transactions()
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        await super().on_partitions_revoked(revoked)
+        self.handler.revoked()
+
+    async def perform_seek(self) -> None:
+        # Faust seeks to the committed offsets after each recovery, right before the flow goes on: partitions are ours.
+        await super().perform_seek()
+        self.handler.assigned((tp.topic, tp.partition) for tp in self.assignment() if tp.topic in self.handler.topics)
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Faust's stall detector reads what its own path records; ours is `streams.health`."""
+
+    async def on_stop(self) -> None:
+        await super().on_stop()
+        await self.handler.close()
+
+
+class BatchTransport(FaustTransport):
+    """`app.transport = BatchTransport(handler, app.conf.broker_consumer, app)` puts batch intake in place."""
+
+    Consumer = BatchConsumer
+
+    def __init__(self, handler: SliceHandler, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.handler = handler

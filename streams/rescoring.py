@@ -1,0 +1,413 @@
+"""From slices of events to confirmed recommendations: the worker's checkpoint protocol, in one place.
+
+    take      a slice of a partition: decode and check each event, apply it to its user's state; each touched user is
+              pending once, however many of its events arrived
+    score     whatever is pending, as one micro-batch, in a thread (continuous batching: no timer; what arrives
+              meanwhile is the next batch)
+    send      per user: 1. the state to the store and the changelog, 2. one record per recommendation topic
+    settle    once the broker confirmed all of a slice's records: 3. move the partition's watermark
+    commit    Faust commits watermarks, and nothing else (`streams.intake`)
+
+A crash between any two steps repeats events after the watermark; applying them again changes nothing, and the outputs
+are sent again. On a revoked partition everything in flight is dropped: no state, no output, no watermark.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+from model_runtime.scorer import Ranking, Request
+from streams import history, recommendations, topics
+from streams.events import CommentInteraction, EventError, VideoView, decode
+from streams.history import HistoryConfig, UserState
+from streams.outbox import Delivery, DeliveryError, Message, Outbox
+from streams.slices import Ledger, Partition, Slice
+from streams.table import UserStateTable
+from streams.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+FORWARDED = "lsvcr-forwarded"
+DRAIN_S = 5.0
+
+
+class Scores(Protocol):
+    """What scores: `model_runtime.scorer.Scorer`, or a constant in the engine benchmark."""
+
+    version: str
+
+    def score(self, requests: Sequence[Request]) -> list[Ranking]:
+        """One ranking per request; runs in a thread."""
+
+
+class Sink(Protocol):
+    """Where confirmed recommendations go besides Kafka: `streams.sink.RedisSink`."""
+
+    def offer(self, records: list[Any], positions: dict[Partition, int]) -> None:
+        """Confirmed lists, and per output partition the offset after the last of them."""
+
+
+class Pending:
+    """A user with events that no recommendation covers yet."""
+
+    __slots__ = ("arrived_ms", "key", "partition", "slices", "state", "user_id")
+
+    def __init__(self, user_id: str, key: bytes, partition: int, state: UserState, arrived_ms: int) -> None:
+        self.user_id = user_id
+        self.key = key
+        self.partition = partition
+        self.state = state
+        self.slices: list[Slice] = []
+        self.arrived_ms = arrived_ms
+
+
+class Rescorer:
+    """The slice handler of `streams.intake`. All methods but the scoring itself run on the event loop."""
+
+    topics = topics.EVENT_TOPICS
+
+    def __init__(
+        self,
+        *,
+        scorer: Scores,
+        config: HistoryConfig,
+        table: UserStateTable,
+        changelog: str,
+        partitions: int,
+        outbox: Outbox,
+        telemetry: Telemetry,
+        sink: Sink | None = None,
+        max_batch: int = 64,
+        max_in_flight: int = 20_000,
+        cached_states: int = 20_000,
+    ) -> None:
+        self.scorer = scorer
+        self.config = config
+        self.table = table
+        self.changelog = changelog
+        self.partitions = partitions
+        self.outbox = outbox
+        self.telemetry = telemetry
+        self.sink = sink
+        self.max_batch = max_batch
+        self.max_in_flight = max_in_flight
+        # A state leaves the cache only after it was written to the store: at most two batches are on their way there.
+        self.cached_states = max(cached_states, 4 * max_batch)
+        self.ledger = Ledger()
+        self.epoch = 0  # counts revocations; what was begun in an earlier epoch is dropped
+        self.failure: BaseException | None = None
+        self.ready = asyncio.Event()  # set once the catalog is loaded: scoring starts then
+        self._states: dict[bytes, UserState] = {}  # newest state of recently active users, oldest first
+        self._pending: dict[bytes, Pending] = {}
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="scorer")
+        self._task: asyncio.Task[None] | None = None
+
+    # --- take ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def full(self) -> bool:
+        """Whether intake has to wait for confirmations."""
+        return self.ledger.records_in_flight >= self.max_in_flight
+
+    async def has_room(self) -> None:
+        """Return when another slice may be taken."""
+        while self.full and self.failure is None:
+            self._room.clear()
+            await self._room.wait()
+
+    def take(self, topic: str, partition: int, records: Sequence[Any]) -> None:
+        """One slice: aiokafka records of one partition of an event topic, in offset order."""
+        place = (topic, partition)
+        slice_ = self.ledger.open(place, len(records), records[-1].offset + 1)
+        self._idle.clear()
+        now_ms = int(time.time() * 1000)
+        rejected = forwarded = 0
+        for record in records:
+            try:
+                event = decode(topic, record.key, record.value, now_ms=now_ms)
+            except EventError as error:
+                self._reject(record, error, slice_)
+                rejected += 1
+                continue
+            home = topics.partition_of(record.key, self.partitions)
+            if home != partition:
+                forwarded += self._forward(record, home, slice_)
+                continue
+            self._apply(event, record, slice_)  # type: ignore[arg-type]  # event topics hold events only
+        self.telemetry.took(topic, len(records), rejected, forwarded)
+        self._settle(slice_)
+        if self._pending:
+            self._wake.set()
+
+    def _apply(self, event: VideoView | CommentInteraction, record: Any, slice_: Slice) -> None:
+        key: bytes = record.key
+        pending = self._pending.get(key)
+        if pending is not None:
+            state = pending.state
+        else:
+            known = self._states.pop(key, None)
+            state = known if known is not None else self._read(record.partition, key)
+        state = history.apply(state, event, self.config, partition=record.partition, offset=record.offset)
+        if pending is None:
+            pending = Pending(event.user_id, key, record.partition, state, record.timestamp)
+            self._pending[key] = pending
+        else:
+            pending.state = state
+        if not pending.slices or pending.slices[-1] is not slice_:
+            pending.slices.append(slice_)
+            slice_.waiting += 1
+
+    def _read(self, partition: int, key: bytes) -> UserState:
+        stored = self.table.read(partition, key)
+        return history.EMPTY if stored is None else history.decode(stored)
+
+    def _reject(self, record: Any, error: EventError, slice_: Slice) -> None:
+        """To `dead-letters`: the bytes as they came, where they came from, and why. The slice waits for it."""
+        headers = [
+            ("error", error.code.encode()),
+            ("reason", error.reason.encode()),
+            ("source-topic", record.topic.encode()),
+            ("source-partition", b"%d" % record.partition),
+            ("source-offset", b"%d" % record.offset),
+            ("source-timestamp", b"%d" % record.timestamp),
+        ]
+        self._send_for([slice_], [Message(topics.DEAD_LETTERS, None, record.key, record.value, headers)])
+        self.telemetry.rejected(record.topic, error.code)
+
+    def _forward(self, record: Any, home: int, slice_: Slice) -> int:
+        """An event that its producer hashed to another partition: to the right one, once."""
+        headers = list(record.headers)
+        if any(name == FORWARDED for name, _ in headers):
+            why = f"forwarded to partition {record.partition} but belongs to {home}: do the partition counts differ?"
+            self._reject(record, EventError("wrong-partition", why), slice_)
+            return 0
+        headers.append((FORWARDED, b"%d" % record.partition))
+        self._send_for([slice_], [Message(record.topic, home, record.key, record.value, headers)])
+        return 1
+
+    # --- score --------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the scorer loop on the running event loop."""
+        self.outbox.start(asyncio.get_running_loop())
+        self._task = asyncio.create_task(self._run(), name="rescoring")
+        self._task.add_done_callback(self._ended)
+
+    async def _run(self) -> None:
+        await self.ready.wait()
+        loop = asyncio.get_running_loop()
+        scored: tuple[int, list[Pending], list[Ranking]] | None = None
+        while True:
+            # The next batch is being scored while this one is sent.
+            epoch, batch = self.epoch, self._next_batch()
+            future = loop.run_in_executor(self._executor, self._score, batch) if batch else None
+            if scored is not None:
+                self._send(*scored)
+                scored = None
+                await asyncio.sleep(0)  # intake gets its turn also under load
+            if future is not None:
+                scored = (epoch, batch, await future)
+            elif not self._pending:
+                self._wake.clear()
+                await self._wake.wait()
+
+    def _next_batch(self) -> list[Pending]:
+        batch = []
+        for key in self._pending:
+            batch.append(self._pending[key])
+            if len(batch) == self.max_batch:
+                break
+        for pending in batch:
+            del self._pending[pending.key]
+            # Events that arrive from here on make a new pending entry, which begins at this state.
+            self._states[pending.key] = pending.state
+        while len(self._states) > self.cached_states:
+            del self._states[next(iter(self._states))]
+        return batch
+
+    def _score(self, batch: list[Pending]) -> list[Ranking]:
+        requests = [request_of(pending.state) for pending in batch]
+        began = time.perf_counter()
+        try:
+            return self.scorer.score(requests)
+        except Exception:
+            log.exception("scoring a batch of %d users failed; trying them one by one", len(batch))
+            return [self._score_one(pending, request) for pending, request in zip(batch, requests, strict=True)]
+        finally:
+            self.telemetry.scored(len(batch), time.perf_counter() - began)
+
+    def _score_one(self, pending: Pending, request: Request) -> Ranking:
+        """A user that can't be scored gets an empty list and a log line, and the stream goes on."""
+        try:
+            return self.scorer.score([request])[0]
+        except Exception:
+            log.exception("user %r can't be scored; publishing empty lists", pending.user_id)
+            self.telemetry.unscorable.inc()
+            return Ranking([], [], request.current_video, [], [])
+
+    # --- send ---------------------------------------------------------------------------------------------------------
+
+    def _send(self, epoch: int, batch: list[Pending], rankings: list[Ranking]) -> None:
+        if epoch != self.epoch:
+            return
+        generated_ms = int(time.time() * 1000)
+        version = self.scorer.version
+        messages: list[Message] = []
+        records: list[Any] = []
+        stores: dict[int, list[tuple[bytes, bytes]]] = {}
+        slices: list[Slice] = []
+        for pending, ranking in zip(batch, rankings, strict=True):
+            state = history.encode(pending.state)
+            stores.setdefault(pending.partition, []).append((pending.key, state))
+            messages.append(Message(self.changelog, pending.partition, pending.key, state))
+            for kind, value in _lists(pending, ranking, version, generated_ms):
+                topic = recommendations.TOPIC_OF[kind]
+                headers = _cloud_event(pending, kind, generated_ms)
+                messages.append(Message(topic, pending.partition, pending.key, value, headers))
+                newest = pending.state.newest
+                assert newest is not None
+                records.append((kind, pending.user_id, value, newest.ts_ms, generated_ms, version))
+            slices.extend(pending.slices)
+        for partition, items in stores.items():
+            self.table.write(partition, items)
+        arrived = [pending.arrived_ms for pending in batch]
+        self._send_for(slices, messages, records, arrived)
+
+    def _send_for(
+        self, slices: list[Slice], messages: list[Message], records: list[Any] | None = None, arrived: Any = ()
+    ) -> None:
+        if records is None:
+            for slice_ in slices:
+                slice_.waiting += 1
+        self.outbox.send(messages, (self.epoch, slices, records or [], arrived))
+
+    # --- settle -------------------------------------------------------------------------------------------------------
+
+    def settled(self, delivery: Delivery) -> None:
+        """All records of a delivery are confirmed (or were purged). Called by the outbox on the event loop."""
+        epoch, slices, records, arrived = delivery.context
+        if epoch != self.epoch:
+            return
+        if delivery.error is not None:
+            self._fail(DeliveryError(f"the broker refused a record: {delivery.error}"))
+            return
+        positions: dict[Partition, int] = {}
+        for (topic, partition), offset in delivery.offsets.items():
+            if topic == self.changelog:
+                self.table.confirm(partition, offset)
+            elif topic in topics.RECOMMENDATION_TOPICS:
+                positions[(topic, partition)] = offset + 1
+        if records and self.sink is not None:
+            self.sink.offer(records, positions)
+        if arrived:
+            self.telemetry.recommended(arrived, len(records))
+        for slice_ in slices:
+            self._settle(slice_)
+
+    def _settle(self, slice_: Slice) -> None:
+        if self.ledger.settle(slice_):
+            self.telemetry.progressed()
+            self._room.set()
+            if self.ledger.records_in_flight == 0:
+                self._idle.set()
+
+    # --- the life of partitions ---------------------------------------------------------------------------------------
+
+    def committable(self) -> dict[Partition, int]:
+        """Per partition, the offset up to which everything is confirmed."""
+        return self.ledger.watermarks
+
+    def assigned(self, partitions: Iterable[Partition]) -> None:
+        """Our event partitions, after their state was recovered."""
+        ours = sorted({partition for _, partition in partitions})
+        log.info("partitions %s: state recovered, reading events", ours)
+        self.telemetry.assigned(ours)
+        assign = getattr(self.sink, "assign", None)
+        if assign is not None:
+            assign(ours)
+
+    async def drain(self) -> None:
+        """Wait until what was taken is confirmed, for a bounded time: the group waits for us."""
+        if self.ledger.records_in_flight and self.ready.is_set() and self.failure is None:
+            try:
+                await asyncio.wait_for(self._idle.wait(), DRAIN_S)
+            except TimeoutError:
+                left = self.ledger.records_in_flight
+                log.warning("%d records were not confirmed in %.0f s; they will be read again", left, DRAIN_S)
+
+    def revoked(self) -> None:
+        """Drop everything in flight."""
+        self.epoch += 1
+        self.ledger.clear()
+        self._pending.clear()
+        self._states.clear()
+        self.outbox.purge()
+        self.telemetry.assigned([])
+        self._room.set()
+
+    async def close(self) -> None:
+        """Stop the scorer loop and the producer. Called after `drain`."""
+        if self._task is not None:
+            self._task.remove_done_callback(self._ended)
+            self._task.cancel()
+        await self.outbox.close()
+        self._executor.shutdown(wait=False)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """Nothing can be confirmed any more: the worker must stop and start again from its watermarks."""
+        if self.failure is None:
+            log.critical("stopping: %s", error, exc_info=error)
+            self.failure = error
+            self._room.set()
+            self.telemetry.failed(error)
+
+
+def request_of(state: UserState) -> Request:
+    """The scorer's view of a state."""
+    return Request(
+        videos=state.video.videos,
+        comment_videos=state.comment.videos,
+        comment_ids=state.comment.comments,
+        current_video=None if state.newest is None else state.newest.video_id,
+        barred=[*state.seen.videos, *state.hated.videos],
+    )
+
+
+def _lists(pending: Pending, ranking: Ranking, version: str, generated_ms: int) -> Iterable[tuple[Any, bytes]]:
+    newest = pending.state.newest
+    assert newest is not None  # a pending user has at least the event that made it pending
+    trigger = recommendations.Trigger(newest.topic, newest.partition, newest.offset, newest.event_id, newest.ts_ms)
+    head = (version, generated_ms, "model", trigger)
+    user = pending.user_id
+    yield "videos", recommendations.encode_videos(user, *head, ranking.video_ids, ranking.video_scores)
+    yield (
+        "comments",
+        recommendations.encode_comments(user, newest.video_id, *head, ranking.comment_ids, ranking.comment_scores),
+    )
+
+
+def _cloud_event(pending: Pending, kind: str, generated_ms: int) -> list[tuple[str, bytes]]:
+    """CloudEvents attributes (Kafka binary mode) of an output."""
+    newest = pending.state.newest
+    assert newest is not None
+    seconds, millis = divmod(generated_ms, 1000)
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", f"{newest.event_id}/{kind}/{generated_ms}".encode()),
+        ("ce_type", b"lsvcr.recommendations." + kind.encode()),
+        ("ce_source", b"lsvcr/worker"),
+        ("ce_time", f"{stamp}.{millis:03d}Z".encode()),
+    ]

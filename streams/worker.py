@@ -1,0 +1,326 @@
+"""The worker: the one place where the parts of streaming, state and scoring are put together.
+
+One Faust app per process. Faust brings group membership, co-partitioned assignment, the table and its recovery; batch
+intake replaces its path for single records (`streams.intake`), and `streams.rescoring` is the protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import faust
+import msgspec
+from aiohttp import web
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from faust.types import TP
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from model_runtime.scorer import Scorer
+from streams import topics
+from streams.catalog import CatalogReader, Flags
+from streams.history import HistoryConfig
+from streams.intake import BatchTransport
+from streams.latest import TTL_S, LatestStore
+from streams.outbox import Outbox
+from streams.rescoring import Rescorer, Scores
+from streams.sink import RedisSink
+from streams.table import ROCKSDB_OPTIONS, UserStateTable
+from streams.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+
+class WorkerError(RuntimeError):
+    """The worker can't start; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """How one worker runs. `worker_id` names its slot: it is the static group membership and the state's folder."""
+
+    bootstrap_servers: str = "localhost:9092"
+    redis_url: str | None = "redis://localhost:6379/0"
+    data_dir: Path = Path(".lsvcr/workers")
+    worker_id: str = "0"
+    http_port: int | None = 9464
+    store: str = "rocksdb"  #: or `memory`
+    max_batch: int = 64
+    max_in_flight: int = 20_000
+    session_timeout_s: float = 10.0  #: a worker that is killed and not restarted is replaced after this long
+    redis_ttl_s: int = TTL_S
+    leave_on_stop: bool = True  #: give the partitions to others at once on a graceful stop
+
+
+class WorkerApp(faust.App):
+    """A Faust app that starts and stops the worker's own parts with itself."""
+
+    parts: WorkerParts
+
+    async def on_first_start(self) -> None:
+        await super().on_first_start()
+        await self.parts.start(self)
+
+    async def on_shutdown(self) -> None:
+        await super().on_shutdown()
+        await self.parts.close()
+
+
+class WorkerParts:
+    """Everything in a worker that is not Faust."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        rescorer: Rescorer,
+        catalog: CatalogReader | None,
+        sink: RedisSink | None,
+        redis: Redis | None,
+        telemetry: Telemetry,
+    ) -> None:
+        self.settings = settings
+        self.rescorer = rescorer
+        self.catalog = catalog
+        self.sink = sink
+        self.redis = redis
+        self.telemetry = telemetry
+        self._runner: web.AppRunner | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    async def start(self, app: WorkerApp) -> None:
+        """Start reading the catalog, scoring, writing to Redis, and answering probes."""
+        self.rescorer.start()
+        if self.sink is not None:
+            self.sink.start()
+        if self.catalog is not None:
+            self.catalog.start()
+        if self.settings.http_port is not None:
+            self._runner = web.AppRunner(self.telemetry.web_app(), access_log=None)
+            await self._runner.setup()
+            try:
+                await web.TCPSite(self._runner, "0.0.0.0", self.settings.http_port).start()
+            except OSError as error:
+                port = self.settings.http_port
+                raise WorkerError(f"port {port} for health and metrics: {error}; choose another --http-port") from None
+        self._watch = asyncio.create_task(self._watch_over(app), name="watch")
+
+    async def _watch_over(self, app: WorkerApp) -> None:
+        """Let scoring begin once the catalog is read, and end the process when it can't go on."""
+        if self.catalog is not None:
+            loaded = asyncio.create_task(self.catalog.loaded.wait())
+            await asyncio.wait([loaded, self.catalog.task], return_when=asyncio.FIRST_COMPLETED)
+        self.rescorer.ready.set()
+        while self.telemetry.failure is None:
+            if self.catalog is not None and self.catalog.task.done():
+                error = None if self.catalog.task.cancelled() else self.catalog.task.exception()
+                if error is not None:
+                    self.telemetry.failed(error)
+                    break
+            await asyncio.sleep(0.2)
+        if self.telemetry.failure is not None:
+            await app.crash(self.telemetry.failure)
+
+    async def close(self) -> None:
+        """Stop everything that `start` started."""
+        if self._watch is not None:
+            self._watch.cancel()
+        if self.catalog is not None:
+            await self.catalog.close()
+        if self.sink is not None:
+            await self.sink.close()
+        if self.redis is not None:
+            await self.redis.aclose()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+
+def build(settings: WorkerSettings, scorer: Scores, *, config: HistoryConfig, flags: Flags | None) -> WorkerApp:
+    """A worker, ready to run. `flags`: what the catalog keeps up to date; None: no catalog is read.
+
+    Raises:
+        WorkerError: the broker is away, or topics are missing or don't fit together.
+    """
+    counts = check_topics(settings.bootstrap_servers)
+    partitions = counts[topics.VIDEO_VIEWS]
+    rocks = settings.store == "rocksdb"
+    app = WorkerApp(
+        topics.APP_ID,
+        broker=[f"kafka://{server}" for server in settings.bootstrap_servers.split(",")],
+        store="rocksdb://?driver=rocksdict" if rocks else "memory://",
+        datadir=str(settings.data_dir / f"worker-{settings.worker_id}"),
+        topic_partitions=partitions,
+        topic_replication_factor=1,
+        topic_disable_leader=True,
+        table_standby_replicas=0,
+        consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=f"{topics.APP_ID}-worker-{settings.worker_id}",
+        broker_session_timeout=settings.session_timeout_s,
+        broker_heartbeat_interval=min(3.0, settings.session_timeout_s / 4),
+        broker_rebalance_timeout=max(30.0, settings.session_timeout_s),
+        broker_commit_interval=1.0,
+        broker_max_poll_records=5000,
+        stream_wait_empty=True,
+        stream_recovery_delay=0.0,
+        web_enabled=False,
+        loghandlers=[],
+    )
+    table = UserStateTable(
+        app,
+        name=topics.STATE_TABLE,
+        key_type=bytes,
+        value_type=bytes,
+        partitions=partitions,
+        options=dict(ROCKSDB_OPTIONS) if rocks else None,
+        beacon=app.tables.beacon,
+    )
+    app.tables.add(table)
+    telemetry = Telemetry()
+    redis = sink = None
+    if settings.redis_url is not None:
+        # No retries in the client: the sink has its own way of making good for a Redis that was away.
+        redis = Redis.from_url(
+            settings.redis_url, socket_timeout=5, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0)
+        )
+        sink = RedisSink(LatestStore(redis, settings.redis_ttl_s), settings.bootstrap_servers, telemetry)
+    outbox = Outbox(settings.bootstrap_servers, lambda delivery: rescorer.settled(delivery))
+    rescorer = Rescorer(
+        scorer=scorer,
+        config=config,
+        table=table,
+        changelog=topics.STATE_CHANGELOG,
+        partitions=partitions,
+        outbox=outbox,
+        telemetry=telemetry,
+        sink=sink,
+        max_batch=settings.max_batch,
+        max_in_flight=settings.max_in_flight,
+    )
+    catalog = None
+    if flags is not None:
+        sizes = {topic: counts[topic] for topic in topics.CATALOG_TOPICS}
+        catalog = CatalogReader(flags, settings.bootstrap_servers, telemetry, sizes)
+        telemetry.catalog_ready = catalog.loaded.is_set
+    telemetry.lag = lambda: _lag(app, rescorer)
+    app.transport = BatchTransport(rescorer, app.conf.broker_consumer, app)
+    app.parts = WorkerParts(settings, rescorer, catalog, sink, redis, telemetry)
+
+    @app.agent(app.topic(*topics.EVENT_TOPICS, key_type=bytes, value_type=bytes))
+    async def events(stream: Any) -> None:
+        """Only here so that Faust subscribes to the event topics and assigns them co-partitioned."""
+        async for _ in stream:
+            raise AssertionError("batch intake hands over every event")
+
+    return app
+
+
+def run(settings: WorkerSettings, scorer: Scorer, *, loglevel: str = "INFO") -> int:
+    """Run a worker until SIGTERM or SIGINT. Returns the process's exit code."""
+    config = msgspec.convert(scorer.bundle.manifest.history, HistoryConfig)
+    return run_app(settings, scorer, config=config, flags=scorer.candidates, loglevel=loglevel)
+
+
+def run_app(
+    settings: WorkerSettings, scorer: Scores, *, config: HistoryConfig, flags: Flags | None, loglevel: str = "INFO"
+) -> int:
+    """As `run`, with any scorer (the engine benchmark's is a constant)."""
+    quiet_libraries()
+    with _locked(settings):
+        app = build(settings, scorer, config=config, flags=flags)
+        worker = faust.Worker(app, loglevel=loglevel, quiet=True, redirect_stdouts=False, override_logging=False)
+        code = 0
+        try:
+            worker.execute_from_commandline()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        failure = app.parts.telemetry.failure
+        if settings.leave_on_stop and failure is None:
+            leave_group(settings)
+        return 1 if failure is not None else code
+
+
+def check_topics(bootstrap_servers: str) -> dict[str, int]:
+    """Partition counts of our topics.
+
+    Raises:
+        WorkerError: the broker is away, a topic is missing, or the topics keyed by user differ in their partitions.
+    """
+    try:
+        found = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 2}).list_topics(timeout=10).topics
+    except KafkaException as error:
+        raise WorkerError(f"no Kafka at {bootstrap_servers} ({error}); is it up? `lsvcr stack up` starts one") from None
+    wanted = [spec.name for spec in topics.TOPICS]
+    if missing := [name for name in wanted if name not in found]:
+        raise WorkerError(f"topics missing: {', '.join(missing)}; run `lsvcr topics create`")
+    counts = {name: len(found[name].partitions) for name in wanted}
+    by_user = {spec.name: counts[spec.name] for spec in topics.TOPICS if spec.by_user}
+    if len(set(by_user.values())) > 1:
+        raise WorkerError(f"topics keyed by user must have one partition count, but have {by_user}")
+    return counts
+
+
+def leave_group(settings: WorkerSettings) -> None:
+    """Give the partitions back at once. A static member that just stops keeps them until its session ends."""
+    from kafka import KafkaAdminClient
+    from kafka.admin import MemberToRemove
+
+    try:
+        admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap_servers)
+        member = MemberToRemove(group_instance_id=f"{topics.APP_ID}-worker-{settings.worker_id}")
+        admin.remove_group_members(topics.APP_ID, [member])
+        admin.close()
+    except Exception as error:
+        log.info("could not leave the group (%s); the partitions move after %.0f s", error, settings.session_timeout_s)
+
+
+def quiet_libraries() -> None:
+    """Without this, aiokafka and Faust make debug records for each message, a tenth of a worker's time."""
+    for name in ("aiokafka", "faust", "mode", "kafka", "asyncio"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _lag(app: WorkerApp, rescorer: Rescorer) -> int:
+    """Event records of our partitions that are not confirmed."""
+    consumer: Any = app.consumer
+    lag = 0
+    for tp in consumer.assignment():
+        if tp.topic in rescorer.topics:
+            end = consumer.highwater(tp)
+            confirmed = rescorer.ledger.watermarks.get((tp.topic, tp.partition))
+            if confirmed is None:
+                confirmed = consumer._committed_offset[TP(tp.topic, tp.partition)] or 0
+            if end is not None:
+                lag += max(0, end - confirmed)
+    return lag
+
+
+class _locked:
+    """A worker slot's folder, held against a second worker with the same id on this machine."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self.folder = settings.data_dir / f"worker-{settings.worker_id}"
+        self.worker_id = settings.worker_id
+        self._file: TextIO | None = None
+
+    def __enter__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._file = open(self.folder / "lock", "w")  # held until __exit__
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise WorkerError(
+                f"worker {self.worker_id} is already running in {self.folder}; give this one another --worker-id"
+            ) from None
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
