@@ -27,7 +27,7 @@ SAMPLED = 100
 #: why a target is not ranked, in the order in which it is tested; code 0 is "ranked"
 REASONS = (
     "ranked",
-    "revealed",  # the user's own comment, whose text an earlier comment of the user's already has
+    "revealed",  # the user writes it, and an earlier comment of the user's has the same text
     "new",  # did not exist before the event (as-of only)
     "seen",  # the user has seen it before (as-of only)
     "alone",  # nothing competes with it
@@ -89,9 +89,7 @@ class Protocols:
         self._by_user = order
         self._user_key = log.user[order].astype(np.int64) * (n_events + 1) + order
         self._n_events = n_events
-        self.comment_order = np.argsort(log.comment_video, kind="stable")
-        counts = np.bincount(log.comment_video, minlength=len(log.video_ids))
-        self.comment_starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self.comment_starts, self.comment_order = log.comments_by_video()
         self._place = np.empty(len(self.comment_order), np.int64)
         self._place[self.comment_order] = np.arange(len(self.comment_order))
         self._wrote = log.wrote()
@@ -229,10 +227,10 @@ class Protocols:
         return np.asarray(self._wrote[queries.event_index])
 
     def revealed(self, queries: Queries, target: Ints) -> NDArray[np.bool_]:
-        """[n]; whether the target is the user's own comment and an earlier one of the user's has the same text."""
+        """[n]; whether the target is being written and reads like an earlier comment of its user's."""
         found = np.zeros(len(queries), bool)
         comment = queries.comments[target]
-        mine = np.asarray(self.log.comment_author)[comment] == queries.user
+        mine = self.written_now(queries)
         if not mine.any():
             return found
         who, events = self.events_before(queries)

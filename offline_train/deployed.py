@@ -1,0 +1,89 @@
+"""A bundle as a scorer of the evaluation: what is measured is what is deployed.
+
+Histories go through the very code that serving runs (`model_runtime`: features, ONNX graph); only the ranking is the
+evaluation's, which needs a score for every candidate and not the best few.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from model_runtime.bundle import Bundle
+from model_runtime.encoder import Encoder
+from model_runtime.features import Features, Request
+from model_runtime.index import Index
+from offline_train.corpus import Corpus
+from offline_train.log import Log
+from offline_train.protocols import Queries
+from streams.history import HistoryConfig
+
+NAME = "LSVCR"
+#: users encoded together: enough for the matrix products, few enough that padding stays cheap
+_CHUNK = 64
+
+
+def history_config(bundle: Bundle) -> HistoryConfig:
+    """The history configuration that the bundle was trained with: what a log must be read with to evaluate it.
+
+    Raises:
+        ValueError: the bundle's configuration has other fields than this version knows.
+    """
+    return msgspec.convert(bundle.manifest.history, HistoryConfig)
+
+
+class BundleScorer:
+    """Scores of a bundle's SR for one task. What the bundle does not know cannot be recommended: minus infinity."""
+
+    def __init__(
+        self, bundle: Bundle, log: Log, corpus: Corpus, task: str, *, name: str = NAME, threads: int = 2
+    ) -> None:
+        """Raises BundleError if the bundle's graph does not fit."""
+        self.task = task
+        self.name = name
+        self._log, self._corpus, self._bundle = log, corpus, bundle
+        videos, comments = Index.of(bundle.video_ids), Index.of(bundle.comment_ids)
+        self._encoder = Encoder(bundle, threads=threads)
+        self._features = Features(bundle, videos, comments, _CHUNK)
+        self._video_at = np.fromiter(map(videos.__getitem__, log.video_ids), np.int64, len(log.video_ids))
+        self._comment_at = np.fromiter(map(comments.__getitem__, log.comment_ids), np.int64, len(log.comment_ids))
+        norms = np.linalg.norm(bundle.comment_vectors, axis=1, keepdims=True)
+        self._comments = bundle.comment_vectors / np.maximum(norms, 1e-12)  # [n_c, d]
+
+    def unknown(self) -> dict[str, int]:
+        """How many of the log's videos and comments the bundle does not know."""
+        return {
+            "videos": int(np.count_nonzero(self._video_at < 0)),
+            "comments": int(np.count_nonzero(self._comment_at < 0)),
+        }
+
+    def scores(self, queries: Queries) -> NDArray[np.float32]:
+        """[n, videos], or [total] for comments: cosines over the temperature, as serving gives them."""
+        preferences = np.concatenate([self._encode(queries, at) for at in range(0, len(queries), _CHUNK)])
+        if self.task == "video":
+            scores = preferences @ self._bundle.video_vectors.T
+            return np.where(self._video_at >= 0, scores[:, self._video_at], -np.inf).astype(np.float32)
+        at = self._comment_at[queries.comments]
+        out = np.full(len(at), -np.inf, np.float32)
+        for i, preference in enumerate(preferences):
+            mine = slice(queries.starts[i], queries.starts[i + 1])
+            out[mine] = np.where(at[mine] >= 0, self._comments[at[mine]] @ preference, -np.inf)
+        return out
+
+    def _encode(self, queries: Queries, first: int) -> NDArray[np.float32]:
+        """The preferences for up to `_CHUNK` questions from `first` on, [n, d]."""
+        requests = [self._request(queries, i) for i in range(first, min(first + _CHUNK, len(queries)))]
+        video, comment = self._encoder(self._features.gather(requests).inputs)
+        return video if self.task == "video" else comment
+
+    def _request(self, queries: Queries, i: int) -> Request:
+        log, corpus = self._log, self._corpus
+        videos = corpus.videos[queries.video_start[i] : queries.video_end[i]]
+        records = slice(queries.comment_start[i], queries.comment_end[i])
+        return Request(
+            videos=[log.video_ids[v] for v in videos],
+            comment_videos=[log.video_ids[v] for v in corpus.comment_videos[records]],
+            comment_ids=[log.comment_ids[c] for c in corpus.comments[records]],
+            current_video=log.video_ids[queries.video[i]] if queries.video[i] >= 0 else None,
+        )
