@@ -127,7 +127,10 @@ class Registry:
         """
         file = self._pointer_file(channel)
         digest = sha256_of(self.path(version) / MANIFEST)
-        old = self.pointer(channel) if file.exists() else None
+        try:
+            old = self.pointer(channel)
+        except RegistryError:
+            old = None  # none yet, or damaged: promoting is how to repair it
         # Promoting what is served already must not lose the version to roll back to.
         previous = old.previous if old and old.version == version else old.version if old else None
         pointer = Channel(channel, version, digest, int(time.time() * 1000), previous)
