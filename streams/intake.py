@@ -14,6 +14,7 @@ when a method that is overridden or called here changes its shape.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, cast
 
@@ -62,6 +63,7 @@ class BatchConsumer(FaustConsumer):
     """Faust's consumer, with batch intake for the handler's topics."""
 
     handler: SliceHandler
+    logger = logging.getLogger("faust.worker")  # what Faust says is shown from WARNING on
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -9,6 +9,7 @@ Like `intake.py`, it touches Faust's inner parts and is pinned by `tests/streams
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -29,6 +30,8 @@ ROCKSDB_OPTIONS: dict[str, Any] = {
 
 class UserStateTable(faust.Table):
     """Key: user id in UTF-8. Value: `streams.history.encode`. Raw bytes both."""
+
+    logger = logging.getLogger("faust.worker")  # what Faust says is shown from WARNING on
 
     def read(self, partition: int, key: bytes) -> bytes | None:
         """The stored state of a user on one of our partitions, or None."""

@@ -64,6 +64,7 @@ class WorkerApp(faust.App):
     """A Faust app that starts and stops the worker's own parts with itself."""
 
     parts: WorkerParts
+    logger = logging.getLogger("faust.worker")  # what Faust says is shown from WARNING on
 
     async def on_first_start(self) -> None:
         await super().on_first_start()

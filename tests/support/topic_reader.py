@@ -1,0 +1,79 @@
+"""Reads whole Kafka topics and what a log should have led to, for comparing after the fact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from streams import events, history
+from streams.history import HistoryConfig, UserState
+from streams.topics import EVENT_TOPICS, STATE_CHANGELOG
+
+
+def read_topic(bootstrap: str, topic: str) -> Iterator[Any]:
+    """Every record of a topic up to its end at the time of the call, per partition in offset order."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "none", "enable.auto.commit": False, "log_level": 2})
+    try:
+        places = [TopicPartition(topic, p) for p in consumer.list_topics(topic, 10).topics[topic].partitions]
+        left = {}
+        for place in places:
+            low, high = consumer.get_watermark_offsets(place, 10)
+            if high > low:
+                left[place.partition] = high
+        consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in left])
+        while left:
+            for record in consumer.consume(5000, 1.0):
+                assert record.error() is None, record.error()
+                yield record
+            for place in consumer.position([TopicPartition(topic, p) for p in left]):
+                if place.offset >= left[place.partition]:
+                    del left[place.partition]
+    finally:
+        consumer.close()
+
+
+def latest(bootstrap: str, topic: str) -> dict[str, bytes]:
+    """The last value per key; fails if one key stands on two partitions."""
+    values: dict[str, bytes] = {}
+    homes: dict[str, int] = {}
+    for record in read_topic(bootstrap, topic):
+        key = record.key().decode()
+        assert homes.setdefault(key, record.partition()) == record.partition(), f"{key} is on two partitions of {topic}"
+        values[key] = record.value()
+    return values
+
+
+def changelog_states(bootstrap: str) -> dict[str, UserState]:
+    """Every user's state, from the changelog."""
+    return {user: history.decode(value) for user, value in latest(bootstrap, STATE_CHANGELOG).items()}
+
+
+def read_log(folder: Path) -> dict[str, list[events.Record]]:
+    """A converted log's events by topic, in file order."""
+    return {
+        topic: [
+            events.decode_value(topic, line, now_ms=2**52)
+            for line in (folder / f"{topic}.jsonl").read_bytes().splitlines()
+        ]
+        for topic in EVENT_TOPICS
+    }
+
+
+def fold(log: Iterable[Any], config: HistoryConfig) -> dict[str, UserState]:
+    """Every user's state by folding events in time order, without the origin of the newest event."""
+    states: dict[str, UserState] = {}
+    for event in sorted(log, key=lambda e: (e.ts_ms, history.event_digest(e.event_id))):
+        states[event.user_id] = history.apply(states.get(event.user_id, history.EMPTY), event, config)
+    return {user: without_origin(state) for user, state in states.items()}
+
+
+def without_origin(state: UserState) -> UserState:
+    """The state without partition and offset of its newest event, which depend on how it was published."""
+    newest = state.newest
+    if newest is None:
+        return state
+    import msgspec
+
+    return msgspec.structs.replace(state, newest=msgspec.structs.replace(newest, partition=-1, offset=-1))
