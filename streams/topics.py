@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from kafka.partitioner import murmur2
-
 VIDEO_VIEWS = "video-views"
 COMMENT_INTERACTIONS = "comment-interactions"
 VIDEOS = "videos"
@@ -72,4 +70,7 @@ def partition_of(key: bytes, partitions: int) -> int:
     librdkafka hashes otherwise by default (CRC32), so an event may arrive elsewhere; see `streams.intake`.
     Cached because murmur2 in Python takes microseconds and users come back.
     """
+    # Imported here: most who need a topic's name never ask for a partition, and the client takes a while to import.
+    from aiokafka.partitioner import murmur2
+
     return int((murmur2(key) & 0x7FFFFFFF) % partitions)
