@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,9 +115,11 @@ class Protocols:
             size = max(1, min(rows, cells // max(1, len(self.log.video_ids))))
             edges = list(range(0, len(chosen), size))
         else:
+            # Under the comment's own video, should a faulty event name another one: that is where it can be shown.
+            column["target_video"] = self.log.comment_video[column["target_comment"]].astype(np.int64)
             widths = np.diff(self.comment_starts)[column["target_video"][chosen]]
             edges = _edges(widths, rows, cells)
-        for first, last in zip(edges, [*edges[1:], len(chosen)], strict=True):
+        for first, last in pairwise([*edges, len(chosen)]):
             yield self._ask(task, {name: values[chosen[first:last]] for name, values in column.items()})
 
     def _ask(self, task: str, column: dict[str, Ints]) -> tuple[Queries, Ints]:
