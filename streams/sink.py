@@ -15,12 +15,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from msgspec import Struct
 from redis.exceptions import RedisError
 
 from streams import topics
 from streams.latest import LatestStore, Record
-from streams.recommendations import KIND_OF, RecommendationError, decode
+from streams.recommendations import KIND_OF
 from streams.slices import Partition
 from streams.telemetry import Telemetry
 
@@ -187,13 +189,29 @@ class RedisSink:
         return self._reader
 
 
+class _Trigger(Struct):
+    ts_ms: int
+
+
+class _Head(Struct):
+    """What Redis needs to know of a list; its items are skipped, not decoded."""
+
+    user_id: str
+    model_version: str
+    generated_ms: int
+    trigger: _Trigger
+
+
+_HEAD = msgspec.json.Decoder(_Head)
+
+
 def _record_of(message: Any) -> Record | None:
     if message.value is None:
         return None
-    kind = KIND_OF[message.topic]
     try:
-        value = decode(kind, message.value)
-    except RecommendationError as error:
+        head = _HEAD.decode(message.value)
+    except msgspec.DecodeError as error:
         log.warning("skipping %s[%d]@%d: %s", message.topic, message.partition, message.offset, error)
         return None
-    return kind, value.user_id, message.value, value.trigger.ts_ms, value.generated_ms, value.model_version
+    kind = KIND_OF[message.topic]
+    return kind, head.user_id, message.value, head.trigger.ts_ms, head.generated_ms, head.model_version

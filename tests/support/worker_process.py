@@ -1,0 +1,129 @@
+"""A real worker in a process of its own, to be watched, stopped and killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+class WorkerProcess:
+    """`lsvcr worker` (or another command line that takes the same flags) with its health endpoint and its log."""
+
+    def __init__(
+        self,
+        bootstrap: str,
+        redis_url: str,
+        data_dir: Path,
+        *,
+        bundle: Path | None = None,
+        worker_id: str = "0",
+        command: tuple[str, ...] = ("-m", "infra.cli", "worker"),
+        flags: tuple[str, ...] = (),
+    ) -> None:
+        self.port = free_port()
+        self.log = data_dir / f"worker-{worker_id}.log"
+        self._arguments = [
+            sys.executable, *command,
+            "--bootstrap-servers", bootstrap, "--redis-url", redis_url,
+            "--data-dir", str(data_dir), "--worker-id", worker_id, "--http-port", str(self.port),
+            *(("--bundle", str(bundle)) if bundle else ()), *flags,
+        ]  # fmt: skip
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> WorkerProcess:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as out:
+            self._process = subprocess.Popen(
+                self._arguments, stdout=out, stderr=out, cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1"}
+            )
+        return self
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "not started"
+        return self._process
+
+    def kill(self) -> None:
+        """SIGKILL: no chance to finish anything."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, timeout: float = 30) -> int:
+        """SIGTERM, and the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout)
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """Status and body of an endpoint; 0 if it does not answer."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=2) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+        except OSError:
+            return 0, b""
+
+    def health(self) -> dict[str, Any]:
+        """What /healthz says; {} if it does not answer."""
+        body = self.get("/healthz")[1]
+        return json.loads(body) if body else {}
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric over its labels."""
+        lines = self.get("/metrics")[1].decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+
+    def wait_ready(self, timeout: float = 60) -> WorkerProcess:
+        """Until partitions are assigned and recovered, and the catalog is read."""
+        self.wait(lambda: self.get("/readyz")[0] == 200, timeout, "ready")
+        return self
+
+    def wait_caught_up(self, timeout: float = 120) -> WorkerProcess:
+        """Until everything published so far is confirmed."""
+
+        def caught_up() -> bool:
+            health = self.health()
+            return bool(health.get("partitions")) and health["lag"] == 0
+
+        self.wait(caught_up, timeout, "caught up")
+        return self
+
+    def wait(self, condition: Any, timeout: float, what: str) -> None:
+        until = time.monotonic() + timeout
+        while not condition():
+            assert self.process.poll() is None, f"the worker ended with {self.process.returncode}:\n{self.tail()}"
+            assert time.monotonic() < until, f"the worker is not {what} after {timeout} s:\n{self.health()}\n{self.tail()}"
+            time.sleep(0.1)
+
+    def tail(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
+
+    def __enter__(self) -> WorkerProcess:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
