@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from offline_train.sources.writer import LogWriter, Progress, Summary
 
 
 @click.group()
@@ -66,21 +70,10 @@ def kuaicomt(source: Path, out: Path, snapshot_likes: bool, as_json: bool) -> No
     _run(convert, source, out, as_json, snapshot_likes=snapshot_likes)
 
 
-def _run(convert: Callable[..., Any], source: Path, out: Path, as_json: bool, **options: Any) -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-
+def _run(convert: Callable[..., LogWriter], source: Path, out: Path, as_json: bool, **options: Any) -> None:
     from offline_train.sources.writer import SourceError
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def progress(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total or None)
-            bars.update(tasks[stage], completed=done, total=total or None)
-
+    with progress_bars() as progress:
         try:
             summary = convert(source, out, progress=progress, **options).summary
         except (SourceError, OSError, EOFError, UnicodeDecodeError) as error:
@@ -88,7 +81,25 @@ def _run(convert: Callable[..., Any], source: Path, out: Path, as_json: bool, **
     print_summary(summary, as_json)
 
 
-def print_summary(summary: Any, as_json: bool) -> None:
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """A progress callback that draws one bar per stage on standard error."""
+    from rich import progress as rich
+    from rich.console import Console
+
+    columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn())
+    with rich.Progress(*columns, rich.TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bars:
+        stages: dict[str, rich.TaskID] = {}
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if stage not in stages:
+                stages[stage] = bars.add_task(stage, total=total or None)
+            bars.update(stages[stage], completed=done, total=total or None)
+
+        yield progress
+
+
+def print_summary(summary: Summary, as_json: bool) -> None:
     """Print the `Summary` of a log, for a program or for a person."""
     if as_json:
         click.echo(json.dumps(vars(summary)))
