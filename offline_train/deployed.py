@@ -14,7 +14,7 @@ from model_runtime.bundle import Bundle
 from model_runtime.encoder import Encoder
 from model_runtime.features import Features, Request
 from model_runtime.index import Index
-from offline_train.corpus import Corpus
+from offline_train.corpus import Corpus, Split
 from offline_train.log import Log
 from offline_train.protocols import Queries
 from streams.history import HistoryConfig
@@ -31,6 +31,23 @@ def history_config(bundle: Bundle) -> HistoryConfig:
         ValueError: the bundle's configuration has other fields than this version knows.
     """
     return msgspec.convert(bundle.manifest.history, HistoryConfig)
+
+
+def check_horizon(bundle: Bundle, split: Split) -> str | None:
+    """A warning if, by its own account, the bundle was trained on what this split tests; None if not.
+
+    A bundle says in `training.valid_ms` up to when it learned, and in `training.split` how it was split.
+    """
+    trained = bundle.manifest.training
+    if trained.get("split") != split.name:
+        return (
+            f"bundle {bundle.version} was trained with split {trained.get('split')!r}, not {split.name!r}: it may have "
+            "learned from the test part, and its figures may be too good"
+        )
+    until = trained.get("valid_ms")
+    if split.name == "temporal" and (not isinstance(until, int) or until > split.test_ms):
+        return f"bundle {bundle.version} learned from what this log's test part holds: its figures are too good"
+    return None
 
 
 class BundleScorer:

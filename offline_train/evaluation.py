@@ -34,6 +34,8 @@ class Result:
     values: `ndcg@10` and so on; empty where `note` says why the scorer does not stand here.
     counts: how many test targets were ranked, and how many were not for which reason (`protocols.REASONS`).
     candidates: the mean number of candidates per ranked target.
+    ranks: of the ranked targets, in the order of the log. Which targets those are depends on the protocol and not on
+        the scorer, so two scorers can be compared target by target.
     """
 
     task: str
@@ -44,15 +46,16 @@ class Result:
     counts: dict[str, int]
     candidates: float = float("nan")
     note: str = ""
+    ranks: Ranks = field(default_factory=lambda: Ranks.join([]), repr=False)
 
 
 @dataclass
 class _Tally:
-    """What accumulates per protocol."""
+    """What accumulates per protocol. `ranks` are by the scorer's place: scorers of several seeds share one name."""
 
     counts: Counter[str] = field(default_factory=Counter)
     candidates: int = 0
-    ranks: dict[str, list[Ranks]] = field(default_factory=dict)
+    ranks: dict[int, list[Ranks]] = field(default_factory=dict)
 
 
 def training_events(log: Log, corpus: Corpus, split: Split) -> NDArray[np.bool_]:
@@ -115,18 +118,18 @@ def evaluate(
             continue
         new = task == "comment" and targets_are_new(log, corpus, rows)
         tallies = {name: _Tally() for name in (["full"] if new else protocols)}
-        able = [s for s in mine if not (new and getattr(s, "reads_creation", False))]
+        able = {at: s for at, s in enumerate(mine) if not (new and getattr(s, "reads_creation", False))}
         for queries, target in builder.batches(task, corpus.samples, chosen[task]):
-            scored = [(scorer.name, _scored(scorer, queries, len(log.video_ids))) for scorer in able]
+            scored = {at: _scored(scorer, queries, len(log.video_ids)) for at, scorer in able.items()}
             for protocol, tally in tallies.items():
                 _count(tally, queries, target, builder.candidates(protocol, queries, target), scored)
             done += len(queries)
             if advance:
                 advance(done, total)
         results += [
-            _result(task, protocol, split, scorer.name, tally, scorer in able)
+            _result(task, protocol, split, scorer.name, tally, at if at in able else None)
             for protocol, tally in tallies.items()
-            for scorer in mine
+            for at, scorer in enumerate(mine)
         ]
     return results
 
@@ -136,7 +139,7 @@ def _count(
     queries: Queries,
     target: Ints,
     candidates: Candidates,
-    scored: list[tuple[str, NDArray[np.floating]]],
+    scored: dict[int, NDArray[np.floating]],
 ) -> None:
     """Rank one batch under one protocol. Targets that are not eligible are counted and left out."""
     reasons = np.bincount(candidates.reason, minlength=len(REASONS))
@@ -146,24 +149,25 @@ def _count(
         return
     if queries.task == "video":
         allowed = candidates.allowed[kept]
-        for name, scores in scored:
-            tally.ranks.setdefault(name, []).append(rank_rows(scores[kept], target[kept], allowed))
+        for at, scores in scored.items():
+            tally.ranks.setdefault(at, []).append(rank_rows(scores[kept], target[kept], allowed))
     else:
         cells = np.repeat(candidates.reason == 0, np.diff(queries.starts))
         allowed = candidates.allowed[cells]
         starts = np.concatenate([[0], np.cumsum(np.diff(queries.starts)[kept])])
         place = starts[:-1] + target[kept] - queries.starts[kept]
-        for name, scores in scored:
-            tally.ranks.setdefault(name, []).append(rank_lists(scores[cells], starts, place, allowed))
+        for at, scores in scored.items():
+            tally.ranks.setdefault(at, []).append(rank_lists(scores[cells], starts, place, allowed))
     tally.candidates += int(allowed.sum())
 
 
-def _result(task: str, protocol: str, split: Split, model: str, tally: _Tally, able: bool) -> Result:
+def _result(task: str, protocol: str, split: Split, model: str, tally: _Tally, at: int | None) -> Result:
     counts = {name: tally.counts[name] for name in REASONS}
     mean = tally.candidates / max(1, counts["ranked"])
-    if not able:
+    if at is None:
         return Result(task, protocol, split.name, model, {}, counts, mean, LEAK)
-    return Result(task, protocol, split.name, model, summary(Ranks.join(tally.ranks.get(model, []))), counts, mean)
+    ranks = Ranks.join(tally.ranks.get(at, []))
+    return Result(task, protocol, split.name, model, summary(ranks), counts, mean, ranks=ranks)
 
 
 def _scored(scorer: Scorer, queries: Queries, videos: int) -> NDArray[np.floating]:

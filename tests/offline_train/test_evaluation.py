@@ -85,6 +85,17 @@ def test_the_batch_size_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None
         assert one == pytest.approx(other)
 
 
+def test_scorers_that_share_a_name_have_results_of_their_own() -> None:
+    log = world()
+    corpus = Corpus.build(log)
+    split = temporal_split(corpus, 0.4, 0.1)
+    several = [Random("video", log, seed) for seed in range(3)]
+    alone = [evaluate(log, corpus, split, [Random("video", log, seed)], protocols=("full",))[0] for seed in range(3)]
+    together = evaluate(log, corpus, split, several, protocols=("full",))
+    assert [r.values for r in together] == [r.values for r in alone]
+    assert len({r.values["ndcg@5"] for r in together}) == 3
+
+
 def test_where_comments_are_written_only_full_stands_and_newest_first_is_called_a_leak() -> None:
     log = world("write")
     corpus = Corpus.build(log)

@@ -1,0 +1,204 @@
+"""`lsvcr evaluate`: a bundle beside every baseline, and the document of results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from model_runtime.bundle import Bundle
+    from offline_train.evaluation import Result
+
+_PROTOCOLS = ("sampled", "full", "as-of")
+_DIR = click.Path(file_okay=False, path_type=Path)
+#: columns on the screen; `--json` has every metric at every cutoff
+_SHOWN = ("recall@1", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr@10")
+
+
+@click.group(invoke_without_command=True)
+@click.option("--log", "log_dir", type=_DIR, help="The log to evaluate on: a folder as `lsvcr convert` writes it.")
+@click.option("--bundle", "bundle_dir", type=_DIR, help="The bundle to evaluate.")
+@click.option(
+    "--registry",
+    type=_DIR,
+    envvar="LSVCR_REGISTRY",
+    default="./registry",
+    show_default=True,
+    help="Where to take the bundle from unless --bundle is given.",
+)
+@click.option("--channel", default="stable", show_default=True, help="The registry's channel.")
+@click.option("--baselines-only", is_flag=True, help="No bundle: the baselines alone.")
+@click.option(
+    "--protocol",
+    "protocols",
+    type=click.Choice(_PROTOCOLS),
+    multiple=True,
+    default=("full", "as-of"),
+    show_default=True,
+    help="Which candidates compete; may be repeated.",
+)
+@click.option(
+    "--split", "split_name", type=click.Choice(("temporal", "leave-one-out")), default="temporal", show_default=True
+)
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many targets per task, evenly spread.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the random baseline and of `sampled`.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON list.")
+@click.pass_context
+def command(
+    context: click.Context,
+    log_dir: Path | None,
+    bundle_dir: Path | None,
+    registry: Path,
+    channel: str,
+    baselines_only: bool,
+    protocols: tuple[str, ...],
+    split_name: str,
+    limit: int | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Rank the test part of a log with a bundle and with every baseline; `results` makes the document of results."""
+    if context.invoked_subcommand:
+        return
+    if log_dir is None:
+        raise click.UsageError("give the log to evaluate on with --log", context)
+
+    from model_runtime.manifest import BundleError
+    from offline_train.baselines import Scorer, baselines
+    from offline_train.corpus import Corpus, leave_one_out, temporal_split
+    from offline_train.deployed import BundleScorer, check_horizon, history_config
+    from offline_train.evaluation import evaluate, training_events
+    from offline_train.log import Log, LogError
+    from streams.history import DEFAULT
+
+    try:
+        bundle = None if baselines_only else _bundle(bundle_dir, registry, channel)
+        config = history_config(bundle) if bundle else DEFAULT
+        log = Log.read(log_dir, config)
+        corpus = Corpus.build(log, config)
+        split = temporal_split(corpus) if split_name == "temporal" else leave_one_out(corpus)
+        if bundle and (warning := check_horizon(bundle, split)):
+            click.secho(f"warning: {warning}", err=True, fg="yellow")
+        training = training_events(log, corpus, split)
+        scorers: list[Scorer] = []
+        for task in ("video", "comment"):
+            scorers += baselines(task, log, corpus, training, seed)
+            if bundle:
+                scorers.append(BundleScorer(bundle, log, corpus, task))
+        with _bar("ranking") as advance:
+            results = evaluate(
+                log, corpus, split, scorers, protocols=protocols, seed=seed, limit=limit, advance=advance
+            )
+    except (LogError, BundleError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    _print(results, as_json)
+
+
+@command.command()
+@click.option(
+    "--data",
+    "shared",
+    type=_DIR,
+    envvar="LSVCR_SHARED_DATA",
+    default="../shared/data",
+    show_default=True,
+    help="The folder that holds rotten-tomatoes/ and hetrec2011-tags/ (or set LSVCR_SHARED_DATA).",
+)
+@click.option("--out", type=_DIR, default="docs", show_default=True, help="Where results.md and results.json go.")
+@click.option(
+    "--work",
+    type=_DIR,
+    envvar="LSVCR_DATA_DIR",
+    default="./.lsvcr",
+    show_default=True,
+    help="Where converted logs and trained bundles are kept for the next time.",
+)
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Trainings per model.")
+@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Of a training.")
+@click.option("--only", type=click.Choice(("rotten-tomatoes", "hetrec")), multiple=True, help="Only this data set.")
+@click.option("--json", "as_json", is_flag=True, help="Print the rows of results.json as well.")
+def results(
+    shared: Path, out: Path, work: Path, seeds: int, threads: int, only: tuple[str, ...], as_json: bool
+) -> None:
+    """Convert, train with several seeds, evaluate, and write results.md, results.json and the pictures.
+
+    What was converted or trained before, from the same data by the same code, is taken from the work folder.
+    """
+    from offline_train.log import LogError
+    from offline_train.results import make_results
+    from offline_train.sources.writer import SourceError
+
+    with _bar("results") as advance:
+        try:
+            document = make_results(
+                shared, out, work / "results", seeds=seeds, threads=threads, only=only, advance=advance
+            )
+        except (SourceError, LogError, ValueError, OSError) as error:
+            raise click.ClickException(str(error)) from None
+    if as_json:
+        click.echo((out / "results.json").read_text())
+    click.echo(f"wrote {document}, {out / 'results.json'} and the pictures in {out / 'results'}", err=as_json)
+
+
+def _bundle(directory: Path | None, registry: Path, channel: str) -> Bundle:
+    from model_runtime.bundle import Bundle
+    from model_runtime.registry import Registry, RegistryError
+
+    if directory:
+        return Bundle.open(directory)
+    try:
+        store = Registry(registry)
+        return store.open(store.channel(channel))
+    except RegistryError as error:
+        raise click.ClickException(f"{error} (or give --bundle, or --baselines-only)") from None
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[..., None]]:
+    """A progress bar on standard error; `advance(done, total, what)` moves it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task(what, total=None)
+
+        def advance(done: int, total: int, now: str = what) -> None:
+            progress.update(bar, completed=done, total=total, description=now)
+
+        yield advance
+
+
+def _print(results: Sequence[Result], as_json: bool) -> None:
+    if as_json:
+        import json
+
+        fields = ("task", "protocol", "split", "model", "values", "counts", "candidates", "note")
+        click.echo(json.dumps([{name: getattr(result, name) for name in fields} for result in results]))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    tables: dict[tuple[str, str], list[Any]] = {}
+    for result in results:
+        tables.setdefault((result.task, result.protocol), []).append(result)
+    for (task, protocol), group in tables.items():
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in group[0].counts.items() if count)
+        table = Table(title=f"{task}s, {protocol}, {group[0].split} split\n{counts}", title_justify="left")
+        table.add_column("model")
+        for column in _SHOWN:
+            table.add_column(column, justify="right")
+        for result in group:
+            cells = [f"{result.values[column]:.4f}" if result.values else "-" for column in _SHOWN]
+            table.add_row(result.model, *cells, style="bold" if result is group[-1] else None)
+        console.print(table)
+        for result in group:
+            if result.note:
+                console.print(f"{result.model}: {result.note}")

@@ -1,0 +1,227 @@
+"""`results.md` and its pictures, written from figures alone: no sentence here claims what a number does not say."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from offline_train.comparison import Row, Verdict, compare, rows
+from offline_train.deployed import NAME
+from offline_train.evaluation import Result
+from offline_train.metrics import CUTOFFS, METRICS
+
+#: columns of the tables; at 1 the three metrics are one figure
+COLUMNS = tuple(f"{m}@{k}" for m in METRICS for k in CUTOFFS if not (k == 1 and m != "recall"))
+HEADLINE = "ndcg@10"
+#: what the model is required to be above: (data set, task, baselines)
+BAR = (
+    ("HetRec", "video", ("random", "popularity, all time")),
+    ("HetRec", "comment", ("random", "most liked")),
+    ("Rotten Tomatoes", "video", ("random", "popularity, all time")),
+)
+_TASKS = {"video": "Videos", "comment": "Comments"}
+_LABELS = {"recall": "R", "ndcg": "NDCG", "mrr": "MRR"}
+_PROTOCOLS = {
+    "full": "Every candidate competes, whenever it came to be.",
+    "as-of": "What existed before the event competes, less what the user had seen.",
+    "sampled": "The target among 100. Known to mislead; here only to compare with the paper's protocol.",
+}
+_PACKAGES = ("lsvcr", "torch", "onnxruntime", "numpy", "scipy", "scikit-learn")
+
+
+@dataclass
+class Study:
+    """One data set's results: one `Result` per model, protocol, task and seed. `facts` become sentences."""
+
+    data: str
+    slug: str
+    results: list[Result]
+    facts: list[str] = field(default_factory=list)
+
+    def of(self, task: str, protocol: str) -> dict[str, list[Result]]:
+        """Results by model, in the order of the tables: the deployed model last."""
+        found: dict[str, list[Result]] = {}
+        for result in self.results:
+            if (result.task, result.protocol) == (task, protocol):
+                found.setdefault(result.model, []).append(result)
+        return dict(sorted(found.items(), key=lambda item: item[0].startswith(NAME)))
+
+    def protocols(self, task: str) -> list[str]:
+        """The protocols of a task, in the order of appearance."""
+        return list(dict.fromkeys(result.protocol for result in self.results if result.task == task))
+
+    def rows(self) -> list[Row]:
+        """The rows of `results.json`."""
+        return rows(self.data, self.results)
+
+
+def write_report(studies: Sequence[Study], out: Path, *, how: Sequence[str]) -> Path:
+    """Write `out/results.md` and `out/results/*.png`; `how` says how the models were trained. Returns the document."""
+    pictures = out / "results"
+    pictures.mkdir(parents=True, exist_ok=True)
+    parts = [_HEAD, "## In short\n", _overview(studies), "\n## Required of the model\n", _bar(studies)]
+    for study in studies:
+        picture = draw(study, pictures / f"{study.slug}.png")
+        parts += [f"\n## {study.data}\n", "\n".join(f"- {fact}" for fact in study.facts)]
+        parts.append(f"\n![NDCG@10 of every model on {study.data}](results/{picture.name})\n")
+        for task in _TASKS:
+            for protocol in study.protocols(task):
+                parts.append(_section(study, task, protocol))
+    parts += ["\n## How this was made\n", "\n".join(f"- {line}" for line in (*how, _versions())), _NOTES]
+    document = out / "results.md"
+    document.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
+    return document
+
+
+def draw(study: Study, path: Path) -> Path:
+    """One panel of horizontal bars (NDCG@10, whiskers one standard deviation over seeds) per task and protocol."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    panels = [(task, protocol) for task in _TASKS for protocol in study.protocols(task)]
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.6), squeeze=False, layout="constrained")
+    for axis, (task, protocol) in zip(axes[0], panels, strict=True):
+        found = [row for row in study.rows() if (row.task, row.protocol, row.metric) == (task, protocol, HEADLINE)]
+        found.sort(key=lambda row: row.mean)
+        colours = ["#c8553d" if row.model.startswith(NAME) else "#8d99ae" for row in found]
+        means = [row.mean for row in found]
+        axis.barh([row.model for row in found], means, xerr=[row.std for row in found], color=colours, capsize=2)
+        for place, mean in enumerate(means):
+            axis.annotate(
+                f" {mean:.3f}", (mean, place), va="center", fontsize=8, xytext=(6, 0), textcoords="offset points"
+            )
+        axis.set_title(f"{_TASKS[task]}, {protocol}", fontsize=10)
+        axis.set_xlabel("NDCG@10")
+        axis.set_xlim(0, max(means, default=0) * 1.22 or 1)
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"{study.data}, temporal split")
+    # Without the writer's name and version, the same figures give the same bytes.
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+    plt.close(figure)
+    return path
+
+
+def _overview(studies: Sequence[Study]) -> str:
+    lines = [
+        "NDCG@10; the baseline named is the strongest one of its row. *above*, *below*: by more than 1.96 standard "
+        "errors of the difference per target; else *not told apart from*.\n",
+        f"| data | task | ranking | {NAME} | strongest baseline | its NDCG@10 | {NAME} is |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for study in studies:
+        for task in _TASKS:
+            for protocol in study.protocols(task):
+                found = {name: results for name, results in study.of(task, protocol).items() if results[0].values}
+                best = max((n for n in found if not n.startswith(NAME)), key=lambda n: _mean(found[n]), default=None)
+                if best is None or NAME not in found:
+                    continue
+                verdict = compare(found[NAME], found[best])
+                lines.append(
+                    f"| {study.data} | {task} | {protocol} | {_mean(found[NAME]):.4f} | {best} | "
+                    f"{_mean(found[best]):.4f} | {verdict.word} it |"
+                )
+    return "\n".join(lines) + "\n"
+
+
+def _bar(studies: Sequence[Study]) -> str:
+    lines = ["| data | task | ranking | baseline | difference in NDCG@10 | the model is |", "|---|---|---|---|---|---|"]
+    for data, task, names in BAR:
+        for study in (s for s in studies if s.data == data):
+            for protocol in study.protocols(task):
+                found = study.of(task, protocol)
+                for name in (n for n in names if n in found and NAME in found):
+                    verdict = compare(found[NAME], found[name])
+                    lines.append(f"| {data} | {task} | {protocol} | {name} | {_shown(verdict)} | {verdict.word} it |")
+    return "\n".join(lines) + "\n"
+
+
+def _section(study: Study, task: str, protocol: str) -> str:
+    found = study.of(task, protocol)
+    counts = next(iter(found.values()))[0].counts
+    candidates = next(iter(found.values()))[0].candidates
+    left_out = ", ".join(f"{count:,} {reason}" for reason, count in counts.items() if reason != "ranked" and count)
+    lines = [
+        f"### {_TASKS[task]}, {protocol} ranking\n",
+        f"{_PROTOCOLS[protocol]} {counts['ranked']:,} targets ranked"
+        + (f", not ranked: {left_out}" if left_out else "")
+        + f"; {candidates:,.0f} candidates each on average.\n",
+        "| | " + " | ".join(_header(column) for column in COLUMNS) + " |",
+        "|---|" + "---|" * len(COLUMNS),
+    ]
+    by_cell = {(row.model, row.metric): row for row in study.rows() if (row.task, row.protocol) == (task, protocol)}
+    best = {c: max((row.mean for (_, m), row in by_cell.items() if m == c), default=0.0) for c in COLUMNS}
+    notes = []
+    for model, results in found.items():
+        name = f"**{model}**" if model.startswith(NAME) else model
+        if not results[0].values:
+            lines.append(f"| {name} | " + " | ".join("–" for _ in COLUMNS) + " |")
+            notes.append(f"{model}: {results[0].note}.")
+            continue
+        cells = (_cell(by_cell[model, column], best[column]) for column in COLUMNS)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", *notes, _prose(found)]) + "\n"
+
+
+def _prose(found: dict[str, list[Result]]) -> str:
+    """Which baselines the model is above, below and not told apart from."""
+    if NAME not in found:
+        return ""
+    words: dict[str, list[str]] = {"below": [], "not told apart from": [], "above": []}
+    for name, results in found.items():
+        if not name.startswith(NAME) and results[0].values:
+            verdict = compare(found[NAME], results)
+            words[verdict.word].append(f"{name} ({_shown(verdict)})")
+    parts = [f"{word} {', '.join(names)}" for word, names in words.items() if names]
+    return f"{NAME} is " + "; ".join(parts) + ". (Differences in NDCG@10 ± standard error.)" if parts else ""
+
+
+def _shown(verdict: Verdict) -> str:
+    return f"{verdict.difference:+.4f} ± {verdict.error:.4f}"
+
+
+def _cell(row: Row, best: float) -> str:
+    text = f"{row.mean:.4f}" + (f" ± {row.std:.4f}" if row.seeds > 1 else "")
+    return f"**{text}**" if row.mean == best else text
+
+
+def _header(column: str) -> str:
+    metric, k = column.split("@")
+    return f"{_LABELS[metric]}@{k}"
+
+
+def _mean(results: Sequence[Result]) -> float:
+    return sum(result.values[HEADLINE] for result in results) / len(results)
+
+
+def _versions() -> str:
+    listed = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    return f"Made with Python {platform.python_version()}, {listed}."
+
+
+_HEAD = """# Offline results
+
+Written by `lsvcr evaluate results` (`make results`); the figures are in `results.json`. The model stands beside every
+baseline, also where it loses. Temporal split: the last tenth of the samples is the test, the tenth before it chose the
+model. Weights and statistics stand still during the test; histories, and what a baseline counts "so far" or "of the
+last days", go on with the stream.
+"""
+
+_NOTES = """
+## How to read it
+
+- One relevant target per question. R is Recall (the target is among the first k), NDCG and MRR weigh its place; at 1
+  all three are the same figure.
+- Ties are broken at random, and the figure is the exact expectation over that: a constant score has the figures of the
+  random ranking.
+- Targets that a ranking cannot have are counted: *new*, it did not exist before the event; *seen*, the user had seen
+  it; *alone*, nothing competes with it; *revealed*, the user writes it and had written the same text before.
+- ± in the tables is the standard deviation over seeds. It says nothing about the choice of test targets; the standard
+  errors of the differences do, taking targets as independent.
+- "popularity, all time" and "most liked" count the training period and stand still; "so far" goes on counting.
+"""
