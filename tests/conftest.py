@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,11 @@ def fresh_topics(kafka: str) -> str:
     if names:
         for future in admin.delete_topics(names, operation_timeout=30).values():
             future.result()
+        # Deleted topics stay in the metadata for a moment, and creating them would then find nothing missing.
+        until = time.monotonic() + 30
+        while set(names) & admin.list_topics(timeout=30).topics.keys():
+            assert time.monotonic() < until, f"topics are still there 30 s after they were deleted: {names}"
+            time.sleep(0.05)
     groups = [
         group.group_id
         for group in admin.list_consumer_groups(request_timeout=30).result().valid
