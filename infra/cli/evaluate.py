@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 _PROTOCOLS = ("sampled", "full", "as-of")
 _DIR = click.Path(file_okay=False, path_type=Path)
 #: columns on the screen; `--json` has every metric at every cutoff
-_SHOWN = ("recall@1", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr@10")
+_SHOWN = ("recall@1", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "mrr@10")
+_LABELS = {"recall": "R", "ndcg": "NDCG", "mrr": "MRR"}
 
 
 @click.group(invoke_without_command=True)
@@ -192,9 +193,10 @@ def _print(results: Sequence[Result], as_json: bool) -> None:
     for (task, protocol), group in tables.items():
         counts = ", ".join(f"{count:,} {reason}" for reason, count in group[0].counts.items() if count)
         table = Table(title=f"{task}s, {protocol}, {group[0].split} split\n{counts}", title_justify="left")
-        table.add_column("model")
+        table.add_column("model", no_wrap=True)
         for column in _SHOWN:
-            table.add_column(column, justify="right")
+            metric, cutoff = column.split("@")
+            table.add_column(f"{_LABELS[metric]}@{cutoff}", justify="right", no_wrap=True)
         for result in group:
             cells = [f"{result.values[column]:.4f}" if result.values else "-" for column in _SHOWN]
             table.add_row(result.model, *cells, style="bold" if result is group[-1] else None)

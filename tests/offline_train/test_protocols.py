@@ -76,7 +76,7 @@ def test_comments_compete_under_their_own_video_only() -> None:
 
 def test_an_event_that_names_another_video_is_asked_under_the_comments_own() -> None:
     log = thread().act("ann", "other", "b", 5).log()
-    protocols, queries, target = ask(log, "comment", "ann")
+    _, queries, target = ask(log, "comment", "ann")
     assert log.video_ids[queries.video[0]] == "film"
     assert log.comment_ids[queries.comments[target[0]]] == "b"
 
