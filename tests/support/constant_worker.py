@@ -20,7 +20,10 @@ class ConstantScorer:
 
     def __init__(self, videos: int, comments: int) -> None:
         self._videos = [f"video-{i:05d}" for i in range(videos)], [round(1 - i / 1000, 5) for i in range(videos)]
-        self._comments = [f"comment-{i:03d}" for i in range(comments)], [round(1 - i / 1000, 5) for i in range(comments)]
+        self._comments = (
+            [f"comment-{i:03d}" for i in range(comments)],
+            [round(1 - i / 1000, 5) for i in range(comments)],
+        )
 
     def score(self, requests: Sequence[Request]) -> list[Ranking]:
         return [Ranking(*self._videos, request.current_video, *self._comments) for request in requests]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+
 from streams import events, history
 from streams.history import HistoryConfig, UserState
 from streams.topics import EVENT_TOPICS, STATE_CHANGELOG
@@ -14,7 +15,9 @@ from streams.topics import EVENT_TOPICS, STATE_CHANGELOG
 
 def read_topic(bootstrap: str, topic: str) -> Iterator[Any]:
     """Every record of a topic up to its end at the time of the call, per partition in offset order."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "none", "enable.auto.commit": False, "log_level": 2})
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": "none", "enable.auto.commit": False, "log_level": 2}
+    )
     try:
         places = [TopicPartition(topic, p) for p in consumer.list_topics(topic, 10).topics[topic].partitions]
         left = {}

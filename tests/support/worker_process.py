@@ -103,7 +103,9 @@ class WorkerProcess:
         until = time.monotonic() + timeout
         while not condition():
             assert self.process.poll() is None, f"the worker ended with {self.process.returncode}:\n{self.tail()}"
-            assert time.monotonic() < until, f"the worker is not {what} after {timeout} s:\n{self.health()}\n{self.tail()}"
+            assert time.monotonic() < until, (
+                f"the worker is not {what} after {timeout} s:\n{self.health()}\n{self.tail()}"
+            )
             time.sleep(0.1)
 
     def tail(self) -> str:
