@@ -20,7 +20,7 @@ BACKLOG_DAYS = 30  #: the first videos are this old when the simulation starts
 STYLES = 4  #: dimensions of taste that no text shows, only who watches what
 _BACKLOG_SHARE = 0.4  # of the videos; the others appear during the simulation
 _LATE_SHARE = 0.2  # of the users; they join during the first 80 % of it
-_VIDEO_ZIPF = 0.8
+_VIDEO_ZIPF = 0.6
 
 
 @dataclass

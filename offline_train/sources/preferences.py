@@ -15,7 +15,7 @@ from offline_train.sources.population import DAY_MS, Comments, Users, Videos
 
 SLOT_MS = 2 * 3600 * 1000  #: mood and what the platform shows change from slot to slot
 SLOTS_PER_DAY = DAY_MS // SLOT_MS
-SHOWN = 16  #: videos that the platform shows for each one watched
+SHOWN = 24  #: videos that the platform shows for each one watched
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Weights:
     sharpness: float = 2.0  #: of the interest in topics
     drift: float = 0.7  #: of what comes and goes, against 1 for what stays
     period_days: float = 60.0  #: in which drift comes back
-    topic: float = 6.0
+    topic: float = 8.0
     mood: float = 1.2
     style: float = 0.5
     quality: float = 0.4

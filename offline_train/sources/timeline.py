@@ -58,6 +58,7 @@ class Timeline:
                 self.last_ms = config.start_ms + int(batch.ts_ms[-1])
             self.told += len(batch)
             yield batch
+        self.platform.settle()
 
     def forever(self, rate: float) -> Iterator[tuple[str, Record]]:
         """Topic and record from the end of the log on, in time order, new videos and comments among them.
