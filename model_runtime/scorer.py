@@ -96,8 +96,8 @@ class Scorer:
             )
             (ranking,) = self.score([request])
             for kind, ids, scores, expected in (
-                ("videos", ranking.video_ids, ranking.video_scores, sample.videos),
-                ("comments", ranking.comment_ids, ranking.comment_scores, sample.comments),
+                ("videos", ranking.video_ids, ranking.video_scores, sample.videos[: self.top_videos]),
+                ("comments", ranking.comment_ids, ranking.comment_scores, sample.comments[: self.top_comments]),
             ):
                 if problem := _difference(ids, scores, expected, tolerance):
                     raise BundleError(

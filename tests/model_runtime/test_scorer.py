@@ -197,7 +197,9 @@ def test_the_sample_tells_whether_this_machine_ranks_like_the_trainer(tmp_path: 
         "videos": expected[0],
         "comments": expected[1],
     }
-    assert Scorer(model.write(tmp_path / "good", sample=[sample])).check_sample() == 1
+    good = model.write(tmp_path / "good", sample=[sample])
+    assert Scorer(good).check_sample() == 1
+    assert Scorer(good, top_videos=3, top_comments=1).check_sample() == 1
     for kind in ("videos", "comments"):
         items = sample[kind]
         off = [{**items[0], "score": items[0]["score"] + 0.01}, *items[1:]]
