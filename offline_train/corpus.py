@@ -130,6 +130,13 @@ class Corpus:
         """int32: every video that the sample's user viewed or interacted with before its event."""
         return self.seen[self.samples.seen_start[sample] : self.samples.seen_end[sample]]
 
+    def seen_pairs(self, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+        """(row of `samples`, video), int64 each: everything that the samples' users had seen, to index a matrix."""
+        length = samples.seen_end - samples.seen_start
+        row = np.repeat(np.arange(len(samples)), length)
+        within = np.arange(len(row)) - np.repeat(np.cumsum(length) - length, length)
+        return row, self.seen[samples.seen_start[row] + within].astype(np.int64)
+
 
 @dataclass(frozen=True)
 class Split:

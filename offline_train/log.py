@@ -157,6 +157,11 @@ class Log:
             actions or None,
         )
 
+    def comments_by_video(self) -> tuple[np.ndarray, np.ndarray]:
+        """(int64 [n_v + 1] starts, int64 [n_c] comments): each video's comments, by first appearance."""
+        order = np.lexsort((self.first_seen_comment, self.comment_video)).astype(np.int64)
+        return np.searchsorted(self.comment_video[order], np.arange(len(self.video_ids) + 1)), order
+
     def wrote(self) -> np.ndarray:
         """bool [n_e]: the event is the writing of its comment."""
         return (self.kind == INTERACTION) & (self.actions == 1 << _COMMENT_ACTIONS.index("write"))

@@ -1,0 +1,169 @@
+"""From samples to the index tensors of a batch, and from those to the encoder's inputs.
+
+Training, validation, evaluation and the reference scores all go through `preferences`, so that they cannot differ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from offline_train.corpus import Corpus, Samples, Split
+from offline_train.log import INTERACTION, NEVER, Log
+from offline_train.sr import SR
+from offline_train.text import TextVectors
+
+
+@dataclass(frozen=True)
+class ItemTables:
+    """What is known of videos and comments, row by row. Index n_c stands for "no comment": a zero text vector."""
+
+    titles: Tensor  #: float32 [n_v, d_t], t(title)
+    comments: Tensor  #: float32 [n_c + 1, d_t], t(comment), then a zero row
+    popular: Tensor  #: int64 [n_v], each video's popular comment, n_c where it has none
+
+    @staticmethod
+    def build(texts: TextVectors, popular: np.ndarray) -> ItemTables:
+        """Tables of text vectors and of the result of `popular_comments`."""
+        none = len(texts.comment)
+        comments = np.concatenate((texts.comment, np.zeros((1, texts.comment.shape[1]), np.float32)))
+        return ItemTables(
+            torch.from_numpy(texts.video),
+            torch.from_numpy(comments),
+            torch.from_numpy(np.where(popular < 0, none, popular).astype(np.int64)),
+        )
+
+    def to(self, device: str) -> ItemTables:
+        """The tables on a device."""
+        return ItemTables(self.titles.to(device), self.comments.to(device), self.popular.to(device))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Indices of B histories, padded at the end (with 0, or with n_c for comments)."""
+
+    video: Tensor  #: int64 [B, V]
+    video_comment: Tensor  #: int64 [B, V], the popular comment shown with each video
+    video_length: Tensor  #: int64 [B]
+    comment: Tensor  #: int64 [B, C]
+    comment_video: Tensor  #: int64 [B, C]
+    comment_length: Tensor  #: int64 [B]
+    current: Tensor  #: int64 [B], the video that the comment preference is for, -1 unknown
+
+
+class Gatherer:
+    """Reads the windows of samples out of a corpus."""
+
+    def __init__(self, corpus: Corpus, tables: ItemTables) -> None:
+        self.corpus = corpus
+        self.popular = tables.popular.cpu().numpy()
+        self.none = len(corpus.log.comment_ids)
+        # One more row each, for "no comment": written by nobody, there since ever.
+        self.author = np.append(comment_authors(corpus.log), -1)
+        self.first_seen = np.append(corpus.log.first_seen_comment, -1)
+
+    def batch(self, samples: Samples, *, training: bool) -> Batch:
+        """The batch of some samples.
+
+        In training, a popular comment is left out where it was not there yet at the sample's time (the target itself
+        may have made it popular) or where the user wrote it: both would show the answer. Later samples, of validation
+        and test, need no such care, since popular comments are chosen before them; there the input is as in serving.
+        """
+        video_at, video_length = _positions(samples.video_start, samples.video_end)
+        comment_at, comment_length = _positions(samples.comment_start, samples.comment_end)
+        video = _take(self.corpus.videos, video_at, 0)
+        shown = np.where(video_at >= 0, self.popular[video], self.none)
+        if training:
+            late = self.first_seen[shown] >= samples.ts_ms[:, None]
+            own = self.author[shown] == samples.user[:, None]
+            shown = np.where(late | own, self.none, shown)
+        return Batch(
+            *map(
+                torch.from_numpy,
+                (
+                    video,
+                    shown,
+                    video_length,
+                    _take(self.corpus.comments, comment_at, self.none),
+                    _take(self.corpus.comment_videos, comment_at, 0),
+                    comment_length,
+                    samples.target_video.astype(np.int64),
+                ),
+            )
+        )
+
+
+def preferences(model: SR, tables: ItemTables, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Both preferences of a batch, [B, d] each, L2-normalised and divided by the temperature."""
+    device = model.scale.device
+    ids, titles = model.id_vectors(), model.text(tables.titles)  # [n_v, d]
+    video, comment_video = batch.video.to(device), batch.comment_video.to(device)
+    current = batch.current.to(device)
+    known = (current >= 0).unsqueeze(-1)
+    current = current.clamp(min=0)
+    return model.encoder(
+        ids[video],
+        titles[video],
+        comment_vectors(model, tables, batch.video_comment),
+        batch.video_length.to(device),
+        ids[comment_video],
+        titles[comment_video],
+        comment_vectors(model, tables, batch.comment),
+        batch.comment_length.to(device),
+        (ids[current] + titles[current]) * known,
+    )
+
+
+def comment_vectors(model: SR, tables: ItemTables, index: Tensor) -> Tensor:
+    """A t(comment) for an index tensor of any shape, [..., d]; maps each comment once, however often it occurs."""
+    distinct, inverse = index.to(tables.comments.device).unique(return_inverse=True)
+    vectors: Tensor = model.text(tables.comments[distinct])
+    return vectors[inverse]
+
+
+def popular_comments(log: Log, corpus: Corpus, split: Split) -> np.ndarray:
+    """int64 [n_v]: the comment of each video with the most engagements in the training period, -1 for none.
+
+    Ties go to the one that was there first. What was first seen after the period, or is known from held-out events
+    only, is no candidate.
+    """
+    counted = log.engaged & (log.kind == INTERACTION) & (log.ts_ms < split.valid_ms)
+    if split.valid_ms == NEVER:
+        held = np.concatenate((split.valid, split.test))
+        counted[corpus.samples.event_index[held]] = False
+    count = np.bincount(log.comment[counted], minlength=len(log.comment_ids))
+    candidate = log.first_seen_comment < split.valid_ms
+    if split.valid_ms == NEVER:
+        targets = corpus.samples.target_comment[held]
+        candidate[targets[targets >= 0]] &= count[targets[targets >= 0]] > 0
+    comments = np.flatnonzero(candidate)
+    order = comments[np.lexsort((comments, log.first_seen_comment[comments], -count[comments]))]
+    popular = np.full(len(log.video_ids), -1, np.int64)
+    popular[log.comment_video[order][::-1]] = order[::-1]  # the best is written last
+    return popular
+
+
+def comment_authors(log: Log) -> np.ndarray:
+    """int32 [n_c]: who wrote each comment, by the catalog or else by the event of writing; -1 unknown."""
+    author = log.comment_author.copy()
+    wrote = log.wrote()
+    unknown = author[log.comment[wrote]] < 0
+    author[log.comment[wrote][unknown]] = log.user[wrote][unknown]
+    return author
+
+
+def _positions(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places [B, L] of ranges, padded with -1 (L at least 1), and their lengths."""
+    length = end - start
+    step = np.arange(max(1, int(length.max(initial=0))))
+    return np.where(step < length[:, None], start[:, None] + step, -1), length.astype(np.int64)
+
+
+def _take(values: np.ndarray, at: np.ndarray, padding: int) -> np.ndarray:
+    """int64 `values[at]`, `padding` where `at` is negative."""
+    if not len(values):
+        return np.full(at.shape, padding, np.int64)
+    return np.where(at >= 0, values[at], padding).astype(np.int64)

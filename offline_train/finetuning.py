@@ -1,0 +1,242 @@
+"""Stage 2: the SR learns to recommend, with frozen text vectors (paper, section 3.4; `FinetuneConfig` has the values).
+
+The video task is a softmax over all videos, the comment task one over the target and 19 negatives. Both are *as-of*:
+what was not there yet at a sample's time is no negative for it. A small contrast ties each video's id embedding to its
+text.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from offline_train.batches import Gatherer, ItemTables, comment_vectors, popular_comments, preferences
+from offline_train.corpus import Corpus, Samples, Split
+from offline_train.log import INTERACTION, VIEW
+from offline_train.negatives import CommentNegatives
+from offline_train.sr import SR, SRConfig
+from offline_train.text import TextVectors
+from offline_train.validation import Validator
+
+TASKS = ("video", "comment", "joint")
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """The paper's values, but for `epoch_samples`: an epoch, after which we validate, draws at most so many samples."""
+
+    task: str = "joint"
+    epochs: int = 50
+    patience: int = 5  #: epochs without a better validation NDCG@5
+    batch: int = 512
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-5
+    contrast: float = 0.1  #: weight of the id-text contrast
+    contrast_negatives: int = 99
+    comment_negatives: int = 19
+    epoch_samples: int = 20_000
+    seed: int = 0
+    threads: int = 2
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise ValueError(f"unknown task {self.task!r}; known: {', '.join(TASKS)}")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One point of the curves. NDCG@5 on validation, None for a task without validation samples."""
+
+    epoch: int
+    loss: float
+    video_loss: float
+    comment_loss: float
+    contrast_loss: float
+    video_ndcg5: float | None
+    comment_ndcg5: float | None
+    score: float  #: what early stopping compares
+    seconds: float
+
+
+@dataclass
+class Finetuned:
+    """The best model of a run and how it came about. Epoch 0 of `curve` is the untrained model."""
+
+    model: SR
+    tables: ItemTables
+    config: FinetuneConfig
+    curve: list[Epoch] = field(default_factory=list)
+    best_epoch: int = 0
+    samples_per_second: float = 0.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a progress bar shows: reported after every batch."""
+
+    epoch: int
+    epochs: int
+    batch: int
+    batches: int
+    loss: float
+    score: float  #: best validation score yet
+    samples_per_second: float
+
+
+def finetune(
+    corpus: Corpus,
+    split: Split,
+    texts: TextVectors,
+    config: FinetuneConfig | None = None,
+    sr: SRConfig | None = None,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Finetuned:
+    """Train on `split.train`, stop and choose on `split.valid`. Deterministic for one seed and one thread count.
+
+    Raises:
+        ValueError: nothing to train on for the task.
+    """
+    config = config or FinetuneConfig()
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    random = np.random.default_rng(config.seed)
+    log = corpus.log
+    samples = trainable(corpus.samples.take(split.train), config.task)
+    if not len(samples):
+        raise ValueError(f"the training part holds no sample for task {config.task}; use more data or an earlier split")
+
+    tables = ItemTables.build(texts, popular_comments(log, corpus, split)).to(config.device)
+    model = SR(sr or SRConfig(len(log.video_ids), text_dim=texts.video.shape[1], window=corpus.config.window))
+    model.known[:, 0] = torch.from_numpy(interacted(corpus, split))
+    model.to(config.device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    losses = _Losses(corpus, split, tables, config, random)
+    validator = Validator(corpus, split, tables, config.task, config.seed)
+
+    result = Finetuned(model, tables, config)
+    best: dict[str, Tensor] = {}
+    began, seen = time.perf_counter(), 0
+    for epoch in range(config.epochs + 1):
+        total = np.zeros(4)
+        batches = list(_batches(samples, config, random)) if epoch else []
+        model.train()
+        for number, rows in enumerate(batches, 1):
+            parts = losses(model, samples.take(rows))
+            loss: Tensor = parts.sum()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            total += np.array([loss.item(), *parts.tolist()]) / len(batches)
+            seen += len(rows)
+            rate = seen / (time.perf_counter() - began)
+            best_score = max((point.score for point in result.curve), default=0.0)
+            report(Progress(epoch, config.epochs, number, len(batches), float(loss.detach()), best_score, rate))
+        score = validator(model)
+        seconds = time.perf_counter() - began
+        result.curve.append(Epoch(epoch, *(float(x) for x in total), score.video, score.comment, score.joint, seconds))
+        if not best or score.joint > result.curve[result.best_epoch].score:
+            result.best_epoch = epoch
+            best = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        elif epoch - result.best_epoch >= config.patience:
+            break
+    model.load_state_dict(best)
+    model.eval()
+    result.samples_per_second = seen / max(1e-9, time.perf_counter() - began)
+    return result
+
+
+def trainable(samples: Samples, task: str) -> Samples:
+    """The samples of a task. A video that the user had seen before is no target: it would not be recommended."""
+    video = (samples.kind == VIEW) & ~samples.target_seen
+    comment = samples.kind == INTERACTION
+    return samples.take(video * (task != "comment") | comment * (task != "video"))
+
+
+def interacted(corpus: Corpus, split: Split) -> np.ndarray:
+    """float32 [n_v]: 1 where a video is the target or the place of a training sample, so that its id learned."""
+    known = np.zeros(len(corpus.log.video_ids), np.float32)
+    known[corpus.samples.target_video[split.train]] = 1
+    return known
+
+
+def _batches(samples: Samples, config: FinetuneConfig, random: np.random.Generator) -> Iterator[np.ndarray]:
+    """Rows of one epoch's batches. Batches hold histories of similar length, so that little padding is computed."""
+    rows = random.permutation(len(samples))[: config.epoch_samples]
+    length = (samples.video_end - samples.video_start) + (samples.comment_end - samples.comment_start)
+    rows = rows[np.argsort(length[rows], kind="stable")]
+    cuts = np.arange(config.batch, len(rows), config.batch)
+    batches = np.split(rows, cuts)
+    for i in random.permutation(len(batches)):
+        yield batches[i]
+
+
+class _Losses:
+    """The three losses of a batch, as one tensor [3]: video, comment, weighted contrast."""
+
+    def __init__(
+        self, corpus: Corpus, split: Split, tables: ItemTables, config: FinetuneConfig, random: np.random.Generator
+    ) -> None:
+        self.corpus, self.tables, self.config, self.random = corpus, tables, config, random
+        self.gatherer = Gatherer(corpus, tables)
+        self.negatives = CommentNegatives(corpus.log, split.valid_ms)
+        self.first_seen = torch.from_numpy(corpus.log.first_seen_video).to(config.device)
+        self.eligible = np.flatnonzero(interacted(corpus, split))
+
+    def __call__(self, model: SR, samples: Samples) -> Tensor:
+        batch = self.gatherer.batch(samples, training=True)
+        video_preference, comment_preference = preferences(model, self.tables, batch)
+        nothing = video_preference.new_zeros(())
+        is_video = samples.kind == VIEW
+        video = self.video(model, video_preference, samples, is_video) if is_video.any() else nothing
+        comment = self.comment(model, comment_preference, samples, ~is_video) if not is_video.all() else nothing
+        items = np.union1d(batch.video.numpy(), batch.comment_video.numpy())
+        return torch.stack((video, comment, self.config.contrast * self.contrast(model, items)))
+
+    def video(self, model: SR, preference: Tensor, samples: Samples, rows: np.ndarray) -> Tensor:
+        """Softmax cross-entropy over all videos that were there and that the user had not seen."""
+        device = preference.device
+        chosen = samples.take(rows)
+        candidates = F.normalize(model.id_vectors() + model.text(self.tables.titles), dim=-1)  # [n_v, d]
+        logits = preference[torch.from_numpy(rows).to(device)] @ candidates.T  # [b, n_v]
+        target = torch.from_numpy(chosen.target_video.astype(np.int64)).to(device)
+        absent = self.first_seen[None, :] > torch.from_numpy(chosen.ts_ms).to(device)[:, None]
+        absent[self.corpus.seen_pairs(chosen)] = True
+        absent[torch.arange(len(target)), target] = False
+        return F.cross_entropy(logits.masked_fill(absent, -torch.inf), target)
+
+    def comment(self, model: SR, preference: Tensor, samples: Samples, rows: np.ndarray) -> Tensor:
+        """Softmax cross-entropy over the target, in column 0, and the negatives."""
+        device = preference.device
+        chosen = samples.take(rows)
+        negatives, usable = self.negatives.draw(chosen, self.config.comment_negatives, self.random)
+        index = torch.from_numpy(np.column_stack((chosen.target_comment, negatives)))
+        candidates = F.normalize(comment_vectors(model, self.tables, index), dim=-1)  # [b, 1 + 19, d]
+        logits = (candidates @ preference[torch.from_numpy(rows).to(device)].unsqueeze(-1)).squeeze(-1)
+        logits[:, 1:] = logits[:, 1:].masked_fill(~torch.from_numpy(usable).to(device), -torch.inf)
+        return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=device))
+
+    def contrast(self, model: SR, items: np.ndarray) -> Tensor:
+        """InfoNCE between id and text of the batch's history items, both ways, against random other videos."""
+        device = model.scale.device
+        drawn = self.random.choice(self.eligible, self.config.contrast_negatives)
+        ids, titles = model.id_vectors(), model.text(self.tables.titles)
+        ids, titles = F.normalize(ids, dim=-1), F.normalize(titles, dim=-1)
+        items = items[np.isin(items, self.eligible)]
+        if not len(items):
+            return model.scale.new_zeros(())
+        same = torch.from_numpy(items[:, None] == drawn[None, :]).to(device)
+        at, other = torch.from_numpy(items).to(device), torch.from_numpy(drawn).to(device)
+        positive = (ids[at] * titles[at]).sum(-1, keepdim=True)
+        loss = model.scale.new_zeros(())
+        for anchors, others in ((ids, titles), (titles, ids)):
+            negative = (anchors[at] @ others[other].T).masked_fill(same, -torch.inf)
+            logits = torch.cat((positive, negative), 1) / model.config.temperature
+            loss = loss + F.cross_entropy(logits, torch.zeros(len(at), dtype=torch.int64, device=device)) / 2
+        return loss
