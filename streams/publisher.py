@@ -18,6 +18,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Lock
@@ -50,6 +51,8 @@ _PENDING_BYTES = 32 * 1024 * 1024
 _RECORD_BYTES = 1024
 #: Big enough that a busy producer sends few requests; an idle one sends after `linger_ms` anyway.
 _BATCH_BYTES = 128 * 1024
+#: On top of the delivery timeout, before a record that the client has not reported on counts as failed.
+_GRACE_S = 5.0
 
 _TOPIC_OF: dict[type, str] = {type_: topic for topic, type_ in events.TYPES.items()}
 
@@ -84,6 +87,7 @@ class _Pending:
     key: str
     value: bytes | None
     size: int
+    deadline: float
 
 
 class Publisher:
@@ -118,6 +122,8 @@ class Publisher:
         self._failures: list[Failure] = []
         self._known_topics: frozenset[str] = frozenset()
         self._lock = Lock()
+        self._closed = False
+        self._patience_s = delivery_timeout_s + _GRACE_S
         self._connection = {
             "bootstrap_servers": bootstrap_servers.split(","),
             "bootstrap_timeout_ms": int(connect_timeout_s * 1000),
@@ -125,13 +131,18 @@ class Publisher:
         }
         delivery_timeout_ms = int(delivery_timeout_s * 1000)
         settings = {
-            "enable_idempotence": True,  # retries neither duplicate nor reorder
+            # One request in flight keeps a user's events in order through retries. Retries may duplicate, which is
+            # harmless here: events are told apart by their ids. kafka-python's idempotent sender would avoid that, but
+            # (3.0.12) once a broker has been silent for longer than the delivery timeout it never sends again.
+            "acks": "all",
+            "enable_idempotence": False,
+            "max_in_flight_requests_per_connection": 1,
             "linger_ms": linger_ms,
             "batch_size": _BATCH_BYTES,
             "delivery_timeout_ms": delivery_timeout_ms,
             "request_timeout_ms": max(1, min(30_000, delivery_timeout_ms - linger_ms)),
             "max_block_ms": int(connect_timeout_s * 1000),
-            "compression_type": "lz4" if has_lz4() else None,
+            "compression_type": "lz4" if has_lz4() else "gzip",  # both faster than none: less to send
             "allow_auto_create_topics": False,
             "metrics_enabled": False,
             **self._connection,
@@ -174,16 +185,21 @@ class Publisher:
             PublishError: some failed; they are in `.failures`.
         """
         with self._lock:
-            self._producer.flush()
+            with suppress(KafkaError):  # what it did not manage, the records themselves say
+                self._producer.flush(timeout=self._patience_s if self._pending else 0)
             self._settle(0)
             self._raise_failures()
 
     def close(self) -> None:
         """Flush, and let go of the connection (also when flushing raises). Closing twice is allowed."""
+        if self._closed:
+            return
         try:
             self.flush()
         finally:
-            self._producer.close()
+            self._closed = True
+            with suppress(KafkaError):
+                self._producer.close(timeout=_GRACE_S)
 
     def __enter__(self) -> Publisher:
         return self
@@ -198,6 +214,8 @@ class Publisher:
         self._send(topic, key, None, None)
 
     def _send(self, topic: str, key: str, value: bytes | None, record: Record | None) -> None:
+        if self._closed:
+            raise RuntimeError("the publisher is closed")
         with self._lock:
             self._settle(_PENDING_BYTES)
             self._raise_failures()
@@ -213,15 +231,15 @@ class Publisher:
             except KafkaError as error:
                 raise self._unreachable(error) from error
             size = len(value or b"") + _RECORD_BYTES
-            self._pending.append(_Pending(future, topic, key, value, size))
+            self._pending.append(_Pending(future, topic, key, value, size, time.monotonic() + self._patience_s))
             self._pending_bytes += size
 
     def _settle(self, limit: int) -> None:
-        """Take confirmed and failed records off the queue; wait for more until at most `limit` bytes are unconfirmed."""
+        """Take confirmed and failed records off the queue; wait until at most `limit` bytes are unconfirmed."""
         while self._pending and (self._pending[0].future.is_done or self._pending_bytes > limit):
             pending = self._pending[0]
             try:
-                pending.future.get()  # ends by the delivery timeout
+                pending.future.get(max(0.0, pending.deadline - time.monotonic()))
             except KafkaError as error:
                 self._failures.append(Failure(pending.topic, pending.key, pending.value, str(error)))
             self._pending.popleft()
