@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
 from dataclasses import dataclass, field
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, ConfigEntry, ConfigResource, ConfigSource, NewTopic
+from confluent_kafka.admin import AdminClient, ConfigEntry, ConfigResource, ConfigSource, NewTopic, TopicMetadata
 
 from streams.topics import DEFAULT_PARTITIONS, TOPICS, TopicSpec
 
+#: for the first answer: librdkafka keeps trying that long where nothing listens
+CONTACT_S = 10.0
 TIMEOUT_S = 30.0
 
+_PARTITIONS_BY_USER = (
+    "The partition of a user depends on the count. Pass the count that the topics have as --partitions; "
+    "to change it, delete the topics by user and replay the events."
+)
+_PARTITIONS = "Such a topic must be deleted, with its records, and created again."
+_POLICY = "Set the policy with `kafka-configs.sh --alter --entity-type topics --entity-name TOPIC --add-config ...`."
 
-class KafkaUnreachableError(RuntimeError):
+
+class TopicError(RuntimeError):
+    """The topics could not be created or read. The message is written for the person at the terminal."""
+
+
+class KafkaUnreachableError(TopicError):
     """No broker answers at the address."""
 
 
-class TopicsDifferError(RuntimeError):
-    """Topics exist with settings that the system can't work with. `differences` says which and what to do."""
+class TopicsDifferError(TopicError):
+    """Topics exist with settings that the system can't work with. The message says which, and what to do."""
 
-    def __init__(self, differences: list[str]) -> None:
-        super().__init__("\n".join(differences))
+    def __init__(self, differences: list[str], advice: list[str]) -> None:
+        super().__init__("\n".join([*differences, *advice]))
         self.differences = differences
 
 
@@ -45,7 +57,7 @@ class TopicState:
 def create_topics(
     bootstrap_servers: str, partitions: int = DEFAULT_PARTITIONS, replication_factor: int = 1
 ) -> list[str]:
-    """Create what is missing, check what exists, wait until every partition can be written. Names of the created topics.
+    """Create what is missing, check what exists, wait until all can be written. Returns the names of those created.
 
     `partitions` is the count of the topics that are partitioned by user; the others have their own (`TopicSpec`).
     Nothing is created if something that exists differs, and nothing that exists is ever changed.
@@ -53,14 +65,14 @@ def create_topics(
     Raises:
         TopicsDifferError: an existing topic has another partition count or cleanup policy.
         KafkaUnreachableError: no broker answers.
+        TopicError: the cluster refuses a topic, or its partitions get no leader.
         ValueError: `partitions` or `replication_factor` below 1.
     """
     if partitions < 1 or replication_factor < 1:
         raise ValueError("partitions and replication_factor must be at least 1")
     admin = _admin(bootstrap_servers)
-    states = {state.name: state for state in _describe(admin)}
-    if differences := [text for spec in TOPICS for text in _differences(spec, states[spec.name], partitions)]:
-        raise TopicsDifferError(differences)
+    states = {state.name: state for state in _describe(admin, bootstrap_servers)}
+    _check(states, partitions)
     missing = [spec for spec in TOPICS if not states[spec.name].exists]
     if missing:
         new = [
@@ -73,7 +85,8 @@ def create_topics(
             except KafkaException as error:
                 # Someone else may create them at the same time.
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise KafkaUnreachableError(f"topic {name} could not be created: {error.args[0].str()}") from None
+                    raise TopicError(f"topic {name} could not be created: {error.args[0].str()}") from None
+        _wait_for_leaders(admin, {spec.name for spec in missing})
     return [spec.name for spec in missing]
 
 
@@ -83,23 +96,38 @@ def describe_topics(bootstrap_servers: str) -> list[TopicState]:
     Raises:
         KafkaUnreachableError: no broker answers.
     """
-    return _describe(_admin(bootstrap_servers))
+    return _describe(_admin(bootstrap_servers), bootstrap_servers)
 
 
-@contextmanager
-def all_partitions_led(bootstrap_servers: str) -> Iterator[Callable[[], bool]]:
-    """A check, made with one client, whether a broker answers and every partition has a leader, so can be written."""
-    admin = _admin(bootstrap_servers)
+class Readiness:
+    """Asks one cluster, over one connection, whether it can be written to."""
 
-    def check() -> bool:
+    def __init__(self, bootstrap_servers: str) -> None:
+        self._admin = _admin(bootstrap_servers)
+
+    def is_ready(self) -> bool:
+        """Whether a broker answers and every partition that exists has a leader, so takes records."""
         try:
-            metadata = admin.list_topics(timeout=2)
+            metadata = self._admin.list_topics(timeout=2)
         except KafkaException:
             return False
-        led = (partition.leader >= 0 for topic in metadata.topics.values() for partition in topic.partitions.values())
-        return bool(metadata.brokers) and all(led)
+        return bool(metadata.brokers) and all(map(_is_led, metadata.topics.values()))
 
-    yield check
+
+def _is_led(topic: TopicMetadata) -> bool:
+    return topic.error is None and all(partition.leader >= 0 for partition in topic.partitions.values())
+
+
+def _wait_for_leaders(admin: AdminClient, names: set[str]) -> None:
+    end = time.monotonic() + TIMEOUT_S
+    while True:
+        metadata = admin.list_topics(timeout=TIMEOUT_S).topics
+        waiting = sorted(name for name in names if name not in metadata or not _is_led(metadata[name]))
+        if not waiting:
+            return
+        if time.monotonic() > end:
+            raise TopicError(f"after {TIMEOUT_S:.0f} s these new topics can't be written yet: {', '.join(waiting)}")
+        time.sleep(0.05)
 
 
 def _admin(bootstrap_servers: str) -> AdminClient:
@@ -107,24 +135,30 @@ def _admin(bootstrap_servers: str) -> AdminClient:
     return AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0, "reconnect.backoff.max.ms": 500})
 
 
-def _describe(admin: AdminClient) -> list[TopicState]:
+def _describe(admin: AdminClient, bootstrap_servers: str) -> list[TopicState]:
     try:
-        existing = admin.list_topics(timeout=TIMEOUT_S).topics
+        existing = admin.list_topics(timeout=CONTACT_S).topics
     except KafkaException as error:
-        raise KafkaUnreachableError(str(error.args[0].str())) from None
+        raise KafkaUnreachableError(
+            f"no Kafka answers at {bootstrap_servers} ({error.args[0].str()}); "
+            "start one with `lsvcr stack up`, or name another with --bootstrap-servers"
+        ) from None
     here = [spec.name for spec in TOPICS if spec.name in existing]
     configs: dict[str, dict[str, ConfigEntry]] = {}
     if here:
         resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in here]
         for resource, future in admin.describe_configs(resources, request_timeout=TIMEOUT_S).items():
-            configs[resource.name] = future.result()
+            try:
+                configs[resource.name] = future.result()
+            except KafkaException as error:
+                raise TopicError(f"topic {resource.name} could not be read: {error.args[0].str()}") from None
     return [
         TopicState(
             name=spec.name,
             partitions=len(existing[spec.name].partitions),
             replication_factor=min(len(p.replicas) for p in existing[spec.name].partitions.values()),
             config={
-                entry.name: entry.value
+                entry.name: entry.value or ""
                 for entry in configs[spec.name].values()
                 if entry.source == ConfigSource.DYNAMIC_TOPIC_CONFIG.value
             },
@@ -136,23 +170,22 @@ def _describe(admin: AdminClient) -> list[TopicState]:
     ]
 
 
-def _differences(spec: TopicSpec, state: TopicState, partitions: int) -> Iterator[str]:
-    if not state.exists:
-        return
-    wanted = _partitions(spec, partitions)
-    if state.partitions != wanted:
-        yield f"topic {spec.name} has {state.partitions} partitions, not {wanted}: " + (
-            f"call with --partitions {state.partitions} if all topics by user have that many; a user's partition depends "
-            "on the count, so changing it needs new topics and a replay"
-            if spec.by_user
-            else f"delete it (its records go too) or let it have {wanted}"
-        )
-    policy = spec.config["cleanup.policy"]
-    if _policies(state.cleanup_policy or "") != _policies(policy):
-        yield (
-            f"topic {spec.name} has cleanup.policy={state.cleanup_policy}, not {policy}: change it with "
-            f"`kafka-configs.sh --alter --topic {spec.name} --add-config cleanup.policy=[{policy}]`"
-        )
+def _check(states: dict[str, TopicState], partitions: int) -> None:
+    differences, advice = [], []
+    for spec in TOPICS:
+        state = states[spec.name]
+        if not state.exists:
+            continue
+        wanted = _partitions(spec, partitions)
+        if state.partitions != wanted:
+            differences.append(f"topic {spec.name} has {state.partitions} partitions, not {wanted}")
+            advice.append(_PARTITIONS_BY_USER if spec.by_user else _PARTITIONS)
+        policy = spec.config["cleanup.policy"]
+        if _policies(state.cleanup_policy or "") != _policies(policy):
+            differences.append(f"topic {spec.name} has cleanup.policy={state.cleanup_policy}, not {policy}")
+            advice.append(_POLICY)
+    if differences:
+        raise TopicsDifferError(differences, list(dict.fromkeys(advice)))
 
 
 def _partitions(spec: TopicSpec, partitions: int) -> int:

@@ -70,6 +70,7 @@ def fetch(as_json: bool) -> None:
 @click.option(
     "--partitions",
     type=click.IntRange(1, 10_000),
+    envvar="LSVCR_PARTITIONS",
     default=8,
     show_default=True,
     help="Partitions of the topics that are partitioned by user.",
@@ -154,11 +155,11 @@ def status(context: click.Context, data_dir: Path, as_json: bool) -> None:
 @contextmanager
 def _failing_clearly() -> Iterator[None]:
     from infra.local.errors import StackError
-    from infra.topic_admin import KafkaUnreachableError, TopicsDifferError
+    from infra.topic_admin import TopicError
 
     try:
         yield
-    except (StackError, TopicsDifferError, KafkaUnreachableError) as error:
+    except (StackError, TopicError) as error:
         raise click.ClickException(str(error)) from error
 
 

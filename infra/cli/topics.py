@@ -31,6 +31,7 @@ def command() -> None:
 @click.option(
     "--partitions",
     type=click.IntRange(1, 10_000),
+    envvar="LSVCR_PARTITIONS",
     default=8,
     show_default=True,
     help="Partitions of the topics that are partitioned by user. It can't be changed later without a replay.",
@@ -39,12 +40,12 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, nothing else.")
 def create(bootstrap_servers: str, partitions: int, replication_factor: int, as_json: bool) -> None:
     """Create the topics that are missing; check the others. Changes nothing that exists."""
-    from infra.topic_admin import KafkaUnreachableError, TopicsDifferError, create_topics
+    from infra.topic_admin import TopicError, create_topics
     from streams.topics import TOPICS
 
     try:
         created = create_topics(bootstrap_servers, partitions, replication_factor)
-    except (TopicsDifferError, KafkaUnreachableError) as error:
+    except TopicError as error:
         raise click.ClickException(str(error)) from error
     existed = [spec.name for spec in TOPICS if spec.name not in created]
     if as_json:
@@ -59,19 +60,19 @@ def create(bootstrap_servers: str, partitions: int, replication_factor: int, as_
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, nothing else.")
 def describe(bootstrap_servers: str, as_json: bool) -> None:
     """Show the topics as they are. Exit code 1 if one is missing."""
-    from infra.topic_admin import KafkaUnreachableError, describe_topics
+    from infra.topic_admin import TopicError, describe_topics
 
     try:
         states = describe_topics(bootstrap_servers)
-    except KafkaUnreachableError as error:
+    except TopicError as error:
         raise click.ClickException(str(error)) from error
     if as_json:
         click.echo(json.dumps({"topics": [{**asdict(state), "exists": state.exists} for state in states]}))
     else:
         from rich.console import Console
-        from rich.table import Table
+        from rich.table import Column, Table
 
-        table = Table("topic", "partitions", "copies", "cleanup", "settings of its own")
+        table = Table(Column("topic", no_wrap=True), "partitions", "copies", "cleanup", "settings of its own")
         for state in states:
             if state.exists:
                 others = (f"{key}={value}" for key, value in state.config.items() if key != "cleanup.policy")

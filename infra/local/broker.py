@@ -47,6 +47,9 @@ SETTINGS = {
     "offsets.retention.minutes": str(365 * 24 * 60),
     # The cleaner's buffer comes out of a small heap; the default is 128 MB.
     "log.cleaner.dedupe.buffer.size": str(32 << 20),
+    # After a crash the new process must wait until the session of the old one has ended (default: 9 s).
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
     "num.network.threads": "2",
     "num.io.threads": "4",
 }
@@ -81,11 +84,10 @@ class Broker:
             StackError: the broker died or did not answer in time; the message ends with its last words.
         """
         if self.daemon.wait_until(lambda: ports.answers(port), START_TIMEOUT_S):
-            from infra.topic_admin import all_partitions_led
+            from infra.topic_admin import Readiness
 
-            with all_partitions_led(f"{ports.HOST}:{port}") as led:
-                if self.daemon.wait_until(led, START_TIMEOUT_S):
-                    return
+            if self.daemon.wait_until(Readiness(f"{ports.HOST}:{port}").is_ready, START_TIMEOUT_S):
+                return
         what = "does not answer" if self.daemon.pid() else "died at its start"
         last = tail(self.errors) or tail(self.log)
         raise StackError(f"Kafka {what}; its log is {self.log}, and ends:\n{last}")

@@ -7,6 +7,7 @@ gathered in a temporary folder that is renamed at the end, and a lock lets only 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -15,18 +16,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from infra.local.errors import StackError
-
-if TYPE_CHECKING:
-    from jgo.maven import Artifact
-
-KAFKA_VERSION = "4.1.0"
-KAFKA = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}"
-#: Kafka logs through SLF4J 1.7; without a binding it logs nothing. Named jar by jar, not resolved together with Kafka:
-#: Log4j's bill of materials also manages kafka-clients, and a joint resolution would pull that back to 3.9.
-LOGGING = tuple(f"org.apache.logging.log4j:{name}:2.25.1" for name in ("log4j-api", "log4j-core", "log4j-slf4j-impl"))
+from infra.local.kafka_release import JARS, KAFKA_VERSION
 
 MAVEN_CENTRAL = "https://repo.maven.apache.org/maven2"
 DOWNLOADS_AT_A_TIME = 4
@@ -48,10 +40,13 @@ def cached_jars(cache: Path | None = None) -> Path | None:
     folder = _folder(cache or cache_dir())
     try:
         manifest: dict[str, int] = json.loads((folder / "jars.json").read_text())
-        complete = all((folder / name).stat().st_size == size for name, size in manifest.items())
-    except (OSError, ValueError):
+        expected = {f"{name}-{version}.jar" for _, name, version in (each.split(":") for each in JARS)}
+        complete = manifest.keys() == expected and all(
+            (folder / name).stat().st_size == size for name, size in manifest.items()
+        )
+    except (OSError, ValueError, AttributeError):
         return None
-    return folder if complete and manifest else None
+    return folder if complete else None
 
 
 def fetch_jars(progress: Progress | None = None, cache: Path | None = None) -> Path:
@@ -94,21 +89,23 @@ def _download(work: Path, tell: Progress) -> None:
     except ImportError:
         raise StackError("fetching Kafka needs jgo: pip install 'lsvcr[local]'") from None
     context = MavenContext(repo_cache=work / "maven", remote_repos={"maven": url}, timeout=TIMEOUT_S)
+    jars = work / "jars"
+    jars.mkdir()
+    sizes: dict[str, int] = {}
+
+    def get(coordinate: str) -> Path:
+        path: Path = context.create_dependency(coordinate).artifact.resolve()
+        # jgo itself only warns about a file that is not what it should be.
+        if hashlib.sha256(path.read_bytes()).hexdigest() != JARS[coordinate]:
+            raise ValueError(f"{path.name} is not the file that this version of lsvcr was made with (SHA-256 differs)")
+        return path.rename(jars / path.name)
+
+    tell("downloading Kafka", 0, len(JARS))
     try:
-        tell("resolving what Kafka needs", 0, None)
-        kafka, needed = context.resolver.resolve([context.create_dependency(KAFKA)])
-        artifacts: list[Artifact] = [dependency.artifact for dependency in kafka]
-        artifacts += [dependency.artifact for dependency in needed if dependency.scope in ("compile", "runtime")]
-        artifacts += [context.create_dependency(coordinate).artifact for coordinate in LOGGING]
-        jars = work / "jars"
-        jars.mkdir()
-        sizes: dict[str, int] = {}
-        tell("downloading jars", 0, len(artifacts))
         with ThreadPoolExecutor(DOWNLOADS_AT_A_TIME) as pool:
-            for path in pool.map(lambda artifact: artifact.resolve(), artifacts):
-                path.rename(jars / path.name)
-                sizes[path.name] = (jars / path.name).stat().st_size
-                tell("downloading jars", len(sizes), len(artifacts))
+            for path in pool.map(get, JARS):
+                sizes[path.name] = path.stat().st_size
+                tell("downloading Kafka", len(sizes), len(JARS))
         (jars / "jars.json").write_text(json.dumps(sizes, indent=1, sort_keys=True))
     except (requests.RequestException, RuntimeError, OSError, ValueError) as error:
         raise StackError(
