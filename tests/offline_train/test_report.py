@@ -1,0 +1,88 @@
+"""The document says what the figures say, whoever wins."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from offline_train.deployed import NAME
+from offline_train.evaluation import LEAK, Result
+from offline_train.metrics import Ranks, summary
+from offline_train.report import COLUMNS, Study, write_report
+
+N = 400
+
+
+def result(model: str, rank: int, task: str = "video", protocol: str = "full", wobble: int = 0) -> Result:
+    """A scorer that puts nearly every target at one rank."""
+    above = np.full(N, rank - 1)
+    above[: 3 + wobble] += 1
+    ranks = Ranks(above, np.ones(N, np.int64))
+    counts = {"ranked": N, "revealed": 0, "new": 7, "seen": 0, "alone": 2}
+    return Result(task, protocol, "temporal", model, summary(ranks), counts, 42.0, ranks=ranks)
+
+
+def study(model_rank: int) -> Study:
+    results = [result("random", 9), result("random", 9, wobble=5), result("popularity, all time", 4)]
+    results += [result(NAME, model_rank), result(NAME, model_rank, wobble=9)]
+    results += [result(name, 3, "comment") for name in ("random", "most liked", NAME)]
+    results.append(Result("comment", "full", "temporal", "newest first", {}, results[0].counts, 42.0, LEAK))
+    return Study("HetRec", "hetrec", results, ["Some fact."])
+
+
+@pytest.fixture
+def winner(tmp_path: Path) -> str:
+    return write_report([study(2)], tmp_path, how=["Trained by hand."]).read_text()
+
+
+def test_a_model_that_wins_is_above_everything(winner: str) -> None:
+    assert f"{NAME} is above random" in winner
+    assert "| HetRec | video | full | random |" in winner
+    assert "below it" not in winner
+
+
+def test_a_model_that_loses_is_said_to_lose(tmp_path: Path) -> None:
+    text = write_report([study(6)], tmp_path, how=[]).read_text()
+    assert re.search(r"\| HetRec \| video \| full \| popularity, all time \| -0\.\d+ ± 0\.\d+ \| below it \|", text)
+    assert f"{NAME} is below popularity, all time" in text
+    assert re.search(r"\| HetRec \| video \| full \| 0\.\d+ \| popularity, all time \| 0\.\d+ \| below it \|", text)
+
+
+def test_an_equal_is_not_told_apart(winner: str) -> None:
+    assert re.search(
+        r"\| HetRec \| comment \| full \| most liked \| \+0\.0000 ± 0\.0000 \| not told apart from it", winner
+    )
+
+
+def test_tables_have_every_figure_the_counts_and_the_leak(winner: str) -> None:
+    header = next(line for line in winner.splitlines() if line.startswith("| | R@1"))
+    assert header.count("|") == len(COLUMNS) + 2
+    assert "400 targets ranked, not ranked: 7 new, 2 alone; 42 candidates" in winner
+    assert "| newest first | – |" in winner
+    assert f"newest first: {LEAK}." in winner
+    assert "± 0." in next(line for line in winner.splitlines() if line.startswith(f"| **{NAME}**"))
+
+
+def test_best_figures_are_bold_and_the_model_stands_last(winner: str) -> None:
+    table = winner.split("### Videos, full ranking")[1].split("\n\n")[2].splitlines()
+    models = [line.split("|")[1].strip() for line in table[2:]]
+    assert models == ["random", "popularity, all time", f"**{NAME}**"]
+    ndcg = 2 + COLUMNS.index("ndcg@10")
+    bold = [line.split("|")[ndcg].strip().startswith("**") for line in table[2:]]
+    assert bold == [False, False, True]
+
+
+def test_the_picture_is_drawn_where_the_document_says(winner: str, tmp_path: Path) -> None:
+    name = re.search(r"\((results/[a-z-]+\.png)\)", winner)
+    assert name
+    assert (tmp_path / name[1]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_figures_give_the_same_bytes(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write_report([study(2)], tmp_path / folder, how=[])
+    for name in ("results.md", "results/hetrec.png"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
