@@ -1,7 +1,7 @@
 """What the worker tells of itself: Prometheus metrics, and health that tells progress from standstill.
 
 GET /metrics   Prometheus text
-GET /healthz   200 while there is nothing to do or watermarks move; 503 when there is lag and nothing has moved
+GET /healthz   200 while there is nothing to do or watermarks move; 503 when there is lag (or it can't be told) and nothing has moved
                for `stall_s` seconds, or a record could not be delivered. For liveness probes.
 GET /readyz    200 once partitions are assigned, their state is recovered and the catalog is read. For readiness.
 """
@@ -27,7 +27,7 @@ class Telemetry:
     def __init__(self, stall_s: float = STALL_S) -> None:
         self.registry = CollectorRegistry()
         self.stall_s = stall_s
-        self.lag: Callable[[], int] = lambda: 0  # the worker puts the real one here
+        self.lag: Callable[[], int | None] = lambda: 0  # the worker puts the real one here; None: not known yet
         self.catalog_ready: Callable[[], bool] = lambda: True
         self.failure: BaseException | None = None
         self._assigned: list[int] = []
@@ -62,7 +62,7 @@ class Telemetry:
         )
         self.partitions = Gauge("lsvcr_assigned_partitions", "Partitions of this worker", **made)
         lag = Gauge("lsvcr_lag_records", "Event records not yet confirmed (end offset less watermark)", **made)
-        lag.set_function(lambda: float(self.lag()))
+        lag.set_function(lambda: float("nan") if (records := self.lag()) is None else float(records))
 
     # --- reported by the rescorer -------------------------------------------------------------------------------------
 
@@ -112,7 +112,7 @@ class Telemetry:
         status = "ok"
         if self.failure is not None:
             status = "failed"
-        elif lag > 0 and idle_s > self.stall_s:
+        elif lag != 0 and idle_s > self.stall_s:
             status = "stalled"
         about = {"status": status, "lag": lag, "seconds_since_progress": round(idle_s, 1), "partitions": self._assigned}
         if self.failure is not None:

@@ -287,18 +287,19 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _lag(app: WorkerApp, rescorer: Rescorer) -> int:
-    """Event records of our partitions that are not confirmed."""
+def _lag(app: WorkerApp, rescorer: Rescorer) -> int | None:
+    """Event records of our partitions that are not confirmed; None until the broker told the ends of all of them."""
     consumer: Any = app.consumer
     lag = 0
     for tp in consumer.assignment():
         if tp.topic in rescorer.topics:
             end = consumer.highwater(tp)
+            if end is None:
+                return None
             confirmed = rescorer.ledger.watermarks.get((tp.topic, tp.partition))
             if confirmed is None:
                 confirmed = consumer._committed_offset[TP(tp.topic, tp.partition)] or 0
-            if end is not None:
-                lag += max(0, end - confirmed)
+            lag += max(0, end - confirmed)
     return lag
 
 
