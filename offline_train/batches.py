@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from offline_train.corpus import Corpus, Samples, Split
 from offline_train.log import INTERACTION, NEVER, Log
@@ -43,7 +44,7 @@ class ItemTables:
 
 @dataclass(frozen=True)
 class Batch:
-    """Indices of B histories, padded at the end (with 0, or with n_c for comments)."""
+    """Indices of B histories, padded at the end. n_v stands for no video or an unknown one, n_c for no comment."""
 
     video: Tensor  #: int64 [B, V]
     video_comment: Tensor  #: int64 [B, V], the popular comment shown with each video
@@ -51,7 +52,7 @@ class Batch:
     comment: Tensor  #: int64 [B, C]
     comment_video: Tensor  #: int64 [B, C]
     comment_length: Tensor  #: int64 [B]
-    current: Tensor  #: int64 [B], the video that the comment preference is for, -1 unknown
+    current: Tensor  #: int64 [B], the video that the comment preference is for
 
 
 class Gatherer:
@@ -59,8 +60,8 @@ class Gatherer:
 
     def __init__(self, corpus: Corpus, tables: ItemTables) -> None:
         self.corpus = corpus
-        self.popular = tables.popular.cpu().numpy()
-        self.none = len(corpus.log.comment_ids)
+        self.no_video, self.no_comment = len(corpus.log.video_ids), len(corpus.log.comment_ids)
+        self.popular = np.append(tables.popular.cpu().numpy(), self.no_comment)
         # One more row each, for "no comment": written by nobody, there since ever.
         self.author = np.append(comment_authors(corpus.log), -1)
         self.first_seen = np.append(corpus.log.first_seen_comment, -1)
@@ -74,12 +75,12 @@ class Gatherer:
         """
         video_at, video_length = _positions(samples.video_start, samples.video_end)
         comment_at, comment_length = _positions(samples.comment_start, samples.comment_end)
-        video = _take(self.corpus.videos, video_at, 0)
-        shown = np.where(video_at >= 0, self.popular[video], self.none)
+        video = _take(self.corpus.videos, video_at, self.no_video)
+        shown = self.popular[video]
         if training:
             late = self.first_seen[shown] >= samples.ts_ms[:, None]
             own = self.author[shown] == samples.user[:, None]
-            shown = np.where(late | own, self.none, shown)
+            shown = np.where(late | own, self.no_comment, shown)
         return Batch(
             *map(
                 torch.from_numpy,
@@ -87,8 +88,8 @@ class Gatherer:
                     video,
                     shown,
                     video_length,
-                    _take(self.corpus.comments, comment_at, self.none),
-                    _take(self.corpus.comment_videos, comment_at, 0),
+                    _take(self.corpus.comments, comment_at, self.no_comment),
+                    _take(self.corpus.comment_videos, comment_at, self.no_video),
                     comment_length,
                     samples.target_video.astype(np.int64),
                 ),
@@ -98,22 +99,20 @@ class Gatherer:
 
 def preferences(model: SR, tables: ItemTables, batch: Batch) -> tuple[Tensor, Tensor]:
     """Both preferences of a batch, [B, d] each, L2-normalised and divided by the temperature."""
-    device = model.scale.device
-    ids, titles = model.id_vectors(), model.text(tables.titles)  # [n_v, d]
-    video, comment_video = batch.video.to(device), batch.comment_video.to(device)
-    current = batch.current.to(device)
-    known = (current >= 0).unsqueeze(-1)
-    current = current.clamp(min=0)
+    # one more row of zeros: no video
+    ids, titles = (F.pad(rows, (0, 0, 0, 1)) for rows in (model.id_vectors(), model.text(tables.titles)))
+    video, comment_video = batch.video.to(ids.device), batch.comment_video.to(ids.device)
+    current = batch.current.to(ids.device)
     return model.encoder(
         ids[video],
         titles[video],
         comment_vectors(model, tables, batch.video_comment),
-        batch.video_length.to(device),
+        batch.video_length.to(ids.device),
         ids[comment_video],
         titles[comment_video],
         comment_vectors(model, tables, batch.comment),
-        batch.comment_length.to(device),
-        (ids[current] + titles[current]) * known,
+        batch.comment_length.to(ids.device),
+        ids[current] + titles[current],
     )
 
 

@@ -116,7 +116,9 @@ def finetune(
     model = SR(sr or SRConfig(len(log.video_ids), text_dim=texts.video.shape[1], window=corpus.config.window))
     model.known[:, 0] = torch.from_numpy(interacted(corpus, split))
     model.to(config.device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
     losses = _Losses(corpus, split, tables, config, random)
     validator = Validator(corpus, split, tables, config.task, config.seed)
 
@@ -129,18 +131,20 @@ def finetune(
         model.train()
         for number, rows in enumerate(batches, 1):
             parts = losses(model, samples.take(rows))
-            loss: Tensor = parts.sum()
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            parts.sum().backward()
             optimizer.step()
-            total += np.array([loss.item(), *parts.tolist()]) / len(batches)
+            total += np.array([parts.sum().item(), *parts.tolist()]) / len(batches)
             seen += len(rows)
             rate = seen / (time.perf_counter() - began)
             best_score = max((point.score for point in result.curve), default=0.0)
-            report(Progress(epoch, config.epochs, number, len(batches), float(loss.detach()), best_score, rate))
+            report(Progress(epoch, config.epochs, number, len(batches), parts.sum().item(), best_score, rate))
         score = validator(model)
         seconds = time.perf_counter() - began
-        result.curve.append(Epoch(epoch, *(float(x) for x in total), score.video, score.comment, score.joint, seconds))
+        loss, video, comment, contrast = (float(part) for part in total)
+        result.curve.append(
+            Epoch(epoch, loss, video, comment, contrast, score.video, score.comment, score.joint, seconds)
+        )
         if not best or score.joint > result.curve[result.best_epoch].score:
             result.best_epoch = epoch
             best = {name: value.detach().clone() for name, value in model.state_dict().items()}

@@ -1,0 +1,166 @@
+"""From a trained model to a bundle: the encoder as an ONNX graph, every vector as an array, and sample answers.
+
+The bundle holds all videos and comments of the log's catalog, also those that training did not know: these have a zero
+id embedding and the vector of their text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from model_runtime.bundle import Bundle, Sample, SampleRequest, Scored, write_bundle
+from offline_train.batches import comment_vectors
+from offline_train.corpus import Corpus, Split
+from offline_train.finetuning import Finetuned
+from offline_train.reference import Reference, ReferenceRequest
+from offline_train.sr import SREncoder
+from offline_train.text import TextVectors
+
+OPSET = 18
+INPUTS = (
+    "video_id",
+    "video_title",
+    "video_comment",
+    "video_length",
+    "comment_id",
+    "comment_title",
+    "comment_text",
+    "comment_length",
+    "query",
+)
+OUTPUTS = ("video_preference", "comment_preference")
+SAMPLE_USERS = 8
+_SAMPLE_ITEMS = 20
+
+
+def export(
+    finetuned: Finetuned,
+    corpus: Corpus,
+    split: Split,
+    texts: TextVectors,
+    directory: str | Path,
+    *,
+    metrics: Mapping[str, Any] | None = None,
+    version: str | None = None,
+) -> Bundle:
+    """Write the bundle of a trained model to `directory`, which must not exist yet.
+
+    `training` of its manifest says how the model came about; among it `split` and `valid_ms`, up to when it learned.
+
+    Raises:
+        BundleError: the model gives no valid bundle, or `directory` exists.
+    """
+    reference = Reference.of(finetuned, corpus)
+    log = corpus.log
+    best = finetuned.curve[finetuned.best_epoch]
+    return write_bundle(
+        directory,
+        model=asdict(finetuned.model.config),
+        history=msgspec.structs.asdict(corpus.config),
+        arrays=arrays(finetuned, corpus),
+        ids={"video_ids": log.video_ids, "comment_ids": log.comment_ids},
+        encoder=encoder_onnx(finetuned.model.encoder, finetuned.model.config.dim),
+        version=version,
+        sample=sample(reference, corpus, split),
+        metrics={"validation": {"video_ndcg@5": best.video_ndcg5, "comment_ndcg@5": best.comment_ndcg5}}
+        | dict(metrics or {}),
+        training={
+            "split": split.name,
+            "valid_ms": split.valid_ms,
+            "test_ms": split.test_ms,
+            "text": texts.method,
+            "best_epoch": finetuned.best_epoch,
+            "torch": torch.__version__,
+            **asdict(finetuned.config),
+        },
+    )
+
+
+def encoder_onnx(encoder: SREncoder, dim: int) -> bytes:
+    """The encoder's graph, as bytes: any number of users, any padded lengths from 1 up to the window."""
+    users, videos, comments = 2, 3, 4
+    example = (
+        *(torch.zeros(users, videos, dim) for _ in range(3)),
+        torch.tensor([videos, 0]),
+        *(torch.zeros(users, comments, dim) for _ in range(3)),
+        torch.tensor([0, comments]),
+        torch.zeros(users, dim),
+    )
+    b, v, c = (torch.export.Dim.DYNAMIC for _ in range(3))
+    video, comment = {0: b, 1: v}, {0: b, 1: c}
+    shapes = (video, video, video, {0: b}, comment, comment, comment, {0: b}, {0: b})
+    was_training = encoder.training
+    program = torch.onnx.export(
+        encoder.eval(),
+        example,
+        input_names=INPUTS,
+        output_names=OUTPUTS,
+        dynamic_shapes=shapes,
+        opset_version=OPSET,
+        dynamo=True,
+        verbose=False,
+    )
+    encoder.train(was_training)
+    assert program is not None
+    graph: bytes = program.model_proto.SerializeToString()
+    return graph
+
+
+@torch.inference_mode()
+def arrays(finetuned: Finetuned, corpus: Corpus) -> dict[str, np.ndarray]:
+    """The tables of a bundle by name: float32 [n_v or n_c, d], and int32 [n_c] `comment_video`."""
+    model, tables = finetuned.model, finetuned.tables
+    ids, titles = model.id_vectors(), model.text(tables.titles)
+    return {
+        "video_id_vectors": _numpy(ids),
+        "video_title_vectors": _numpy(titles),
+        "video_comment_vectors": _numpy(comment_vectors(model, tables, tables.popular)),
+        "video_vectors": _numpy(F.normalize(ids + titles, dim=-1)),
+        "comment_vectors": _numpy(model.text(tables.comments[:-1])),
+        "comment_video": corpus.log.comment_video.astype(np.int32),
+    }
+
+
+def sample(reference: Reference, corpus: Corpus, split: Split) -> list[Sample]:
+    """What the PyTorch model recommends to some users of the last part, so that a loader can compare itself."""
+    log, samples = corpus.log, corpus.samples
+    rows = split.test if len(split.test) else split.train
+    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, SAMPLE_USERS).astype(int))]
+    requests = [ReferenceRequest()]
+    for i in chosen:
+        videos = corpus.videos[samples.video_start[i] : samples.video_end[i]]
+        records = slice(samples.comment_start[i], samples.comment_end[i])
+        requests.append(
+            ReferenceRequest(
+                videos=[log.video_ids[v] for v in videos],
+                comment_videos=[log.video_ids[v] for v in corpus.comment_videos[records]],
+                comment_ids=[log.comment_ids[c] for c in corpus.comments[records]],
+                current_video=log.video_ids[samples.target_video[i]],
+            )
+        )
+    rankings = reference.rank(requests, top_videos=_SAMPLE_ITEMS, top_comments=_SAMPLE_ITEMS)
+    return [
+        Sample(
+            SampleRequest(
+                request.videos,
+                list(zip(request.comment_videos, request.comment_ids, strict=True)),
+                request.current_video,
+            ),
+            [Scored(*item) for item in ranking.videos],
+            [Scored(*item) for item in ranking.comments],
+        )
+        for request, ranking in zip(requests, rankings, strict=True)
+    ]
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(tensor.float().cpu().numpy())
