@@ -71,23 +71,16 @@ def create_topics(
     if partitions < 1 or replication_factor < 1:
         raise ValueError("partitions and replication_factor must be at least 1")
     admin = _admin(bootstrap_servers)
-    states = {state.name: state for state in _describe(admin, bootstrap_servers)}
+    states = _describe(admin, bootstrap_servers)
     _check(states, partitions)
-    missing = [spec for spec in TOPICS if not states[spec.name].exists]
-    if missing:
-        new = [
-            NewTopic(spec.name, _partitions(spec, partitions), replication_factor, config=spec.config)
-            for spec in missing
-        ]
-        for name, future in admin.create_topics(new, operation_timeout=TIMEOUT_S).items():
-            try:
-                future.result()
-            except KafkaException as error:
-                # Someone else may create them at the same time.
-                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise TopicError(f"topic {name} could not be created: {error.args[0].str()}") from None
-        _wait_for_leaders(admin, {spec.name for spec in missing})
-    return [spec.name for spec in missing]
+    missing = [spec for spec, state in zip(TOPICS, states, strict=True) if not state.exists]
+    if not missing:
+        return []
+    created = _create(admin, missing, partitions, replication_factor)
+    _wait_for_leaders(admin, {spec.name for spec in missing})
+    if len(created) < len(missing):  # someone else created the others meanwhile, perhaps otherwise
+        _check(_describe(admin, bootstrap_servers), partitions)
+    return created
 
 
 def describe_topics(bootstrap_servers: str) -> list[TopicState]:
@@ -170,10 +163,22 @@ def _describe(admin: AdminClient, bootstrap_servers: str) -> list[TopicState]:
     ]
 
 
-def _check(states: dict[str, TopicState], partitions: int) -> None:
+def _create(admin: AdminClient, specs: list[TopicSpec], partitions: int, replication_factor: int) -> list[str]:
+    new = [NewTopic(spec.name, _partitions(spec, partitions), replication_factor, config=spec.config) for spec in specs]
+    created = []
+    for name, future in admin.create_topics(new, operation_timeout=TIMEOUT_S).items():
+        try:
+            future.result()
+            created.append(name)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise TopicError(f"topic {name} could not be created: {error.args[0].str()}") from None
+    return created
+
+
+def _check(states: list[TopicState], partitions: int) -> None:
     differences, advice = [], []
-    for spec in TOPICS:
-        state = states[spec.name]
+    for spec, state in zip(TOPICS, states, strict=True):
         if not state.exists:
             continue
         wanted = _partitions(spec, partitions)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.topic_removal import delete_idle_groups, delete_topics
 
 from infra.local.stack import LocalStack
 from infra.topic_admin import create_topics
@@ -69,27 +69,8 @@ def redis_url(_servers: _Servers) -> str:
 @pytest.fixture
 def fresh_topics(kafka: str) -> str:
     """The shared broker, with every topic deleted and created anew, so empty, and no consumer group remembered."""
-    from confluent_kafka import ConsumerGroupState
-    from confluent_kafka.admin import AdminClient
-
-    admin = AdminClient({"bootstrap.servers": kafka, "log_level": 0})
-    names = [name for name in admin.list_topics(timeout=30).topics if not name.startswith("__")]
-    if names:
-        for future in admin.delete_topics(names, operation_timeout=30).values():
-            future.result()
-        # Deleted topics stay in the metadata for a moment, and creating them would then find nothing missing.
-        until = time.monotonic() + 30
-        while set(names) & admin.list_topics(timeout=30).topics.keys():
-            assert time.monotonic() < until, f"topics are still there 30 s after they were deleted: {names}"
-            time.sleep(0.05)
-    groups = [
-        group.group_id
-        for group in admin.list_consumer_groups(request_timeout=30).result().valid
-        if group.state == ConsumerGroupState.EMPTY
-    ]
-    if groups:
-        for future in admin.delete_consumer_groups(groups, request_timeout=30).values():
-            future.result()
+    delete_topics(kafka)
+    delete_idle_groups(kafka)
     create_topics(kafka, DEFAULT_PARTITIONS)
     return kafka
 

@@ -41,12 +41,10 @@ def cached_jars(cache: Path | None = None) -> Path | None:
     try:
         manifest: dict[str, int] = json.loads((folder / "jars.json").read_text())
         expected = {f"{name}-{version}.jar" for _, name, version in (each.split(":") for each in JARS)}
-        complete = manifest.keys() == expected and all(
-            (folder / name).stat().st_size == size for name, size in manifest.items()
-        )
+        whole = all((folder / name).stat().st_size == size for name, size in manifest.items())
     except (OSError, ValueError, AttributeError):
         return None
-    return folder if complete else None
+    return folder if whole and manifest.keys() == expected else None
 
 
 def fetch_jars(progress: Progress | None = None, cache: Path | None = None) -> Path:

@@ -6,7 +6,8 @@ import json
 
 import pytest
 from click.testing import CliRunner, Result
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin import AdminClient, NewTopic
+from support.topic_removal import delete_topics
 
 from infra.cli import main
 from infra.topic_admin import KafkaUnreachableError, TopicError, TopicsDifferError, create_topics, describe_topics
@@ -19,15 +20,9 @@ def lsvcr(*arguments: str) -> Result:
     return CliRunner().invoke(main, list(arguments))
 
 
-def delete(bootstrap_servers: str, *names: str) -> None:
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
-    for future in admin.delete_topics(list(names)).values():
-        future.result()
-
-
 @pytest.mark.integration
 def test_topics_are_created_as_specified_and_only_once(fresh_topics: str) -> None:
-    delete(fresh_topics, *NAMES)
+    delete_topics(fresh_topics)
     assert create_topics(fresh_topics, 3) == NAMES
     assert create_topics(fresh_topics, 3) == []
     states = describe_topics(fresh_topics)
@@ -36,13 +31,13 @@ def test_topics_are_created_as_specified_and_only_once(fresh_topics: str) -> Non
         assert state.partitions == (3 if spec.by_user else spec.partitions)
         assert state.replication_factor == 1
         assert state.config == spec.config
-    delete(fresh_topics, *NAMES)
+    delete_topics(fresh_topics)
     create_topics(fresh_topics, DEFAULT_PARTITIONS)
 
 
 @pytest.mark.integration
 def test_another_partition_count_is_refused_and_nothing_is_created(fresh_topics: str) -> None:
-    delete(fresh_topics, DEAD_LETTERS)
+    delete_topics(fresh_topics, [DEAD_LETTERS])
     with pytest.raises(TopicsDifferError, match="video-views has 8 partitions, not 4"):
         create_topics(fresh_topics, 4)
     assert not {state.name: state for state in describe_topics(fresh_topics)}[DEAD_LETTERS].exists
@@ -60,24 +55,22 @@ def test_another_partition_count_is_refused_and_nothing_is_created(fresh_topics:
 
 @pytest.mark.integration
 def test_another_cleanup_policy_is_refused(fresh_topics: str) -> None:
-    entry = ConfigEntry("cleanup.policy", "delete", incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ConfigResource.Type.TOPIC, VIDEOS, incremental_configs=[entry])
+    delete_topics(fresh_topics, [VIDEOS])
     admin = AdminClient({"bootstrap.servers": fresh_topics})
-    for future in admin.incremental_alter_configs([resource]).values():
-        future.result()
+    admin.create_topics([NewTopic(VIDEOS, 1, 1, config={"cleanup.policy": "delete"})])[VIDEOS].result()
     try:
         with pytest.raises(TopicsDifferError) as raised:
             create_topics(fresh_topics)
         assert raised.value.differences == ["topic videos has cleanup.policy=delete, not compact"]
         assert "kafka-configs.sh" in str(raised.value)
     finally:
-        delete(fresh_topics, VIDEOS)
+        delete_topics(fresh_topics, [VIDEOS])
         create_topics(fresh_topics)
 
 
 @pytest.mark.integration
 def test_a_refusal_of_the_cluster_is_passed_on(fresh_topics: str) -> None:
-    delete(fresh_topics, DEAD_LETTERS)
+    delete_topics(fresh_topics, [DEAD_LETTERS])
     with pytest.raises(TopicError, match="dead-letters could not be created"):
         create_topics(fresh_topics, replication_factor=3)
     create_topics(fresh_topics)
