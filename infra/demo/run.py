@@ -123,7 +123,7 @@ async def _watch(
         stopped.set()
     # The last events get their lists.
     settled = time.monotonic() + SETTLE_S
-    while not reading.done() and time.monotonic() < settled and not (not traffic.is_alive() and scene.answered()):
+    while not reading.done() and time.monotonic() < settled and (traffic.is_alive() or not scene.answered()):  # noqa: ASYNC110
         await asyncio.sleep(0.05)
     if reading.done():
         await reading  # raises what ended it
