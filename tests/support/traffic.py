@@ -57,6 +57,8 @@ def publish(
     for sent, event in enumerate(log):
         if rate is not None and sent % 100 == 0:
             time.sleep(max(0.0, sent / rate - (time.monotonic() - began)))
+        while len(producer) > 50_000:
+            producer.poll(0.01)
         producer.produce(topic_of(event), events.encode(event), event.user_id, on_delivery=on_delivery)
         producer.poll(0)
     assert producer.flush(60) == 0
