@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shlex
 import shutil
 import subprocess
 import uuid
@@ -105,7 +106,9 @@ class Broker:
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         # Joined with "=", since an id may begin with "-".
         tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", f"--config={self.properties}"]
-        done = subprocess.run([*self._java(java, jars), *tool], capture_output=True, text=True, env=_environment())
+        # Compiling for speed does not pay in a second of life.
+        java_once = [*self._java(java, jars), "-XX:TieredStopAtLevel=1"]
+        done = subprocess.run([*java_once, *tool], capture_output=True, text=True, env=_environment())
         if done.returncode != 0:
             raise StackError(f"Kafka's data folder {new} could not be formatted:\n{done.stderr or done.stdout}")
         new.rename(self.data)
@@ -117,6 +120,7 @@ class Broker:
             "-XX:+ExitOnOutOfMemoryError",
             f"-Dlsvcr.logs={self.log.parent}",
             f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}",
+            *shlex.split(os.environ.get("LSVCR_JAVA_OPTIONS", "")),
             "-cp",
             f"{jars}/*",
         ]

@@ -130,3 +130,23 @@ def test_programs_are_found_without_a_path(monkeypatch: pytest.MonkeyPatch) -> N
     redis = subprocess.run([find_redis_server(), "--version"], capture_output=True, text=True)
     assert "openjdk version" in java.stderr
     assert "Redis server v=" in redis.stdout
+
+
+def test_without_the_wheels_the_machine_s_own_programs_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.local.programs._in_package", lambda package, file: None)
+    for name in ("JAVA_HOME", "LSVCR_JAVA", "LSVCR_REDIS_SERVER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StackError, match="Java 17 or newer. pip install"):
+        find_java()
+    with pytest.raises(StackError, match="no redis-server"):
+        find_redis_server()
+    (tmp_path / "home" / "bin").mkdir(parents=True)
+    for place, version in (("home/bin/java", "11.0.2"), ("java", "17.0.15")):
+        (tmp_path / place).write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\"' >&2\n")
+        (tmp_path / place).chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "home"))  # too old, so the one on the path it is
+    assert find_java() == tmp_path / "java"
+    (tmp_path / "java").unlink()
+    with pytest.raises(StackError, match=r"found only .*home/bin/java \(Java 11\)"):
+        find_java()
