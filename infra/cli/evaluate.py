@@ -131,14 +131,16 @@ def results(
 
     What was converted or trained before, from the same data by the same code, is taken from the work folder.
     """
+    from offline_train.finetuning import FinetuneConfig
     from offline_train.log import LogError
     from offline_train.results import make_results
     from offline_train.sources.writer import SourceError
 
     with _bar("results") as advance:
         try:
+            config = FinetuneConfig(threads=threads)
             document = make_results(
-                shared, out, work / "results", seeds=seeds, threads=threads, only=only, advance=advance
+                shared, out, work / "results", seeds=seeds, only=only, config=config, advance=advance
             )
         except (SourceError, LogError, ValueError, OSError) as error:
             raise click.ClickException(str(error)) from None
@@ -169,9 +171,13 @@ def _bar(what: str) -> Iterator[Callable[..., None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task(what, total=None)
+        said = {what}
 
         def advance(done: int, total: int, now: str = what) -> None:
             progress.update(bar, completed=done, total=total, description=now)
+            if not progress.console.is_terminal and now not in said:  # in a log file: a line per step
+                said.add(now)
+                click.echo(f"[{done}/{total}] {now}", err=True)
 
         yield advance
 

@@ -1,0 +1,225 @@
+"""The study behind `docs/results.md`: convert the data, train with several seeds, evaluate everything, write it down.
+
+What is expensive is kept under a name made of its content: a converted log by its source files, a bundle by its log,
+its configuration and the code that trained it. Running again with nothing changed therefore trains nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from model_runtime.bundle import Bundle
+from offline_train.baselines import Random, Scorer, baselines
+from offline_train.corpus import Corpus, Split, choose_seen, temporal_split
+from offline_train.deployed import NAME, BundleScorer
+from offline_train.evaluation import evaluate, training_events
+from offline_train.export import export
+from offline_train.finetuning import TASKS, FinetuneConfig, Progress, finetune
+from offline_train.log import INTERACTION, Log
+from offline_train.report import Study, write_report
+from offline_train.sources import hetrec, rotten_tomatoes
+from offline_train.sources.writer import LogWriter
+from offline_train.text import text_vectors
+
+#: `advance(done, total, what)`
+Advance = Callable[[int, int, str], None]
+
+PROTOCOLS = ("full", "as-of")
+#: the task of the deployed model
+JOINT = "joint"
+DEFAULT = FinetuneConfig()
+_CODE = Path(__file__).parent
+#: what decides the content of a trained bundle, besides its log and its configuration
+_TRAINING_CODE = (
+    "batches.py",
+    "corpus.py",
+    "export.py",
+    "finetuning.py",
+    "log.py",
+    "negatives.py",
+    "sr.py",
+    "text.py",
+    "validation.py",
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A public data set: its folder below the shared data, and what makes a log of it."""
+
+    data: str
+    slug: str
+    folder: str
+    convert: Callable[[Path, Path], LogWriter]
+
+
+SOURCES = (
+    Source("Rotten Tomatoes", "rotten-tomatoes", "rotten-tomatoes", rotten_tomatoes.convert),
+    Source("HetRec", "hetrec", "hetrec2011-tags", hetrec.convert),
+)
+
+
+def make_results(
+    shared: Path,
+    out: Path,
+    work: Path,
+    *,
+    seeds: int = 3,
+    only: Sequence[str] = (),
+    tasks: Sequence[str] = TASKS,
+    config: FinetuneConfig = DEFAULT,
+    advance: Advance = lambda done, total, what: None,
+) -> Path:
+    """Make `out/results.md`, `out/results.json` and the pictures, and return the document.
+
+    Args:
+        shared: the folder with the public data sets as they were published.
+        work: where converted logs and bundles are kept for the next time.
+        seeds: trainings per model; the random baseline too is drawn so often.
+        only: slugs of the data sets to do; none means all.
+        tasks: the models to train; `joint` is the deployed one and bears the plain name.
+        config: of every training, but for its task and its seed.
+
+    Raises:
+        SourceError: a data set is not where it should be.
+    """
+    chosen = [source for source in SOURCES if not only or source.slug in only]
+    steps = _Steps(len(chosen) * (2 + seeds * len(tasks)), advance)
+    studies = [_study(source, shared, work, range(seeds), tasks, config, steps) for source in chosen]
+    document = write_report(studies, out, how=_how(seeds, tasks))
+    rows = [row for study in studies for row in study.rows()]
+    (out / "results.json").write_bytes(msgspec.json.format(msgspec.json.encode(rows), indent=1) + b"\n")
+    return document
+
+
+class _Steps:
+    """Progress over the steps of the study."""
+
+    def __init__(self, total: int, advance: Advance) -> None:
+        self.done, self.total, self.advance, self.what = -1, total, advance, ""
+
+    def __call__(self, what: str) -> None:
+        self.done, self.what = self.done + 1, what
+        self.advance(self.done, self.total, what)
+
+    def epoch(self, progress: Progress) -> None:
+        """What a training reports."""
+        self.advance(self.done, self.total, f"{self.what}, epoch {progress.epoch}")
+
+
+def _study(
+    source: Source,
+    shared: Path,
+    work: Path,
+    seeds: range,
+    tasks: Sequence[str],
+    config: FinetuneConfig,
+    steps: _Steps,
+) -> Study:
+    steps(f"{source.data}: converting")
+    folder = converted(source, shared, work / "logs")
+    log = Log.read(folder)
+    # What a state remembers as seen does not change what is ranked here, but the bundle says it to the worker.
+    corpus = Corpus.build(log, msgspec.structs.replace(log.config, seen=choose_seen(log)))
+    split = temporal_split(corpus)
+
+    trained: list[Scorer] = []
+    for task in tasks:
+        for seed in seeds:
+            steps(f"{source.data}: training {task}, seed {seed}")
+            one = replace(config, task=task, seed=seed)
+            bundle = trained_bundle(folder, corpus, split, one, work / "bundles", report=steps.epoch)
+            name = NAME if task == JOINT else f"{NAME}, {task}s alone"
+            for kind in ("video", "comment") if task == JOINT else (task,):
+                trained.append(BundleScorer(bundle, log, corpus, kind, name=name, threads=config.threads))
+
+    steps(f"{source.data}: ranking")
+    training = training_events(log, corpus, split)
+    scorers = [scorer for task in ("video", "comment") for scorer in baselines(task, log, corpus, training, seeds[0])]
+    scorers += [Random(task, log, seed) for task in ("video", "comment") for seed in seeds[1:]]
+    results = evaluate(log, corpus, split, [*scorers, *trained], protocols=PROTOCOLS)
+    return Study(source.data, source.slug, results, _facts(log, corpus, split))
+
+
+def converted(source: Source, shared: Path, work: Path) -> Path:
+    """The folder of the source's log, converted unless the same files were converted by the same code before."""
+    folder = shared / source.folder
+    files = sorted(path for path in folder.glob("*") if path.is_file())
+    key = _digest([*files, *sorted((_CODE / "sources").glob("*.py"))])
+    target = work / f"{source.slug}-{key}"
+    if not target.is_dir():
+        part = target.with_name(f".{target.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        source.convert(folder, part)
+        part.replace(target)
+    return target
+
+
+def trained_bundle(
+    folder: Path,
+    corpus: Corpus,
+    split: Split,
+    config: FinetuneConfig,
+    work: Path,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Bundle:
+    """The bundle of one training, from the work folder if the same code trained it on the same log before."""
+    code = [_CODE / name for name in _TRAINING_CODE]
+    key = _digest([*sorted(folder.glob("*.jsonl*")), *code], msgspec.json.encode(config))
+    target = work / f"{folder.name.rsplit('-', 1)[0]}-{config.task}-{config.seed}-{key}"
+    if target.is_dir():
+        return Bundle.open(target)
+    work.mkdir(parents=True, exist_ok=True)
+    texts = text_vectors(corpus.log, cutoff_ms=split.valid_ms)
+    finetuned = finetune(corpus, split, texts, config, report=report)
+    return export(finetuned, corpus, split, texts, target)
+
+
+def _facts(log: Log, corpus: Corpus, split: Split) -> list[str]:
+    test = corpus.samples.take(split.test)
+    trained_on = corpus.samples.take(split.train)
+    known = set(trained_on.target_video.tolist())
+    comments = test.kind == INTERACTION
+    asked = set(test.target_video.tolist())
+    unknown = sum(video not in known for video in asked) / len(asked)
+    return [
+        f"{len(log.user_ids):,} users, {len(log.video_ids):,} videos, {len(log.comment_ids):,} comments, "
+        f"{log.events:,} events from {_day(int(log.ts_ms[0]))} to {_day(int(log.ts_ms[-1]))}.",
+        f"Training before {_day(split.valid_ms)}, test from {_day(split.test_ms)}: {len(trained_on):,} samples to "
+        f"learn from, {int((~comments).sum()):,} video and {int(comments.sum()):,} comment targets to rank.",
+        f"{unknown:.0%} of the videos asked for in the test are unknown to training.",
+    ]
+
+
+def _how(seeds: int, tasks: Sequence[str]) -> list[str]:
+    lines = [
+        f"{NAME}: the joint model, fine-tuned from scratch with {seeds} seeds; each training is exported to a bundle "
+        "and ranked by that bundle's ONNX graph, as in serving. Text vectors are TF-IDF reduced by SVD, fitted on the "
+        "training period.",
+        "Everything that is fitted uses the training period alone.",
+        "To make it again: `make results`, or `lsvcr evaluate results --data DIR`.",
+    ]
+    if set(tasks) - {JOINT}:
+        lines.insert(1, f'"{NAME}, videos alone" and "{NAME}, comments alone" are fine-tuned on one task each.')
+    return lines
+
+
+def _day(ms: int) -> str:
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d}"
+
+
+def _digest(files: Sequence[Path], extra: bytes = b"") -> str:
+    """12 hex digits that stand for the content of the files, in their order."""
+    whole = hashlib.sha256(extra)
+    for path in files:
+        whole.update(path.name.encode() + b"\0")
+        with path.open("rb") as data:
+            whole.update(hashlib.file_digest(data, "sha256").digest())
+    return whole.hexdigest()[:12]

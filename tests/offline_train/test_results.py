@@ -1,0 +1,136 @@
+"""The study, end to end on a small made-up data set, with real training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from infra.cli import main
+from offline_train import results
+from offline_train.deployed import NAME
+from offline_train.finetuning import FinetuneConfig
+from offline_train.results import SOURCES, Source, converted, make_results
+from offline_train.sources.writer import LogWriter, SourceError
+from streams.events import Comment, CommentInteraction, Video, VideoView
+
+pytestmark = pytest.mark.train
+
+HOUR = 3_600_000
+QUICK = FinetuneConfig(epochs=1, batch=64, threads=1)
+
+
+def made_up(source: Path, out: Path) -> LogWriter:
+    """Twenty users who each like one of two kinds of film, and the comments that praise it."""
+    random = np.random.default_rng(int((source / "seed.txt").read_text()))
+    with LogWriter(out, "made-up") as log:
+        for v in range(20):
+            log.write(Video(f"v{v}", f"{'space' if v % 2 else 'love'} film number {v}", created_ms=0))
+            for c in range(3):
+                log.write(Comment(f"c{v}-{c}", f"v{v}", f"good {'rockets' if c % 2 else 'kisses'} {v}", created_ms=1))
+        for n in range(600):
+            user = int(random.integers(20))
+            video = int(random.integers(10)) * 2 + user % 2
+            log.write(VideoView(f"w{n}", f"u{user}", f"v{video}", n * HOUR, 60_000))
+            comment = f"c{video}-{user % 3}"
+            log.write(CommentInteraction(f"l{n}", f"u{user}", f"v{video}", comment, n * HOUR + 1, "like"))
+    return log
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    folder = tmp_path / "shared" / "made-up"
+    folder.mkdir(parents=True)
+    (folder / "seed.txt").write_text("1")
+    return tmp_path / "shared"
+
+
+@pytest.fixture
+def source() -> Source:
+    return Source("Made up", "made-up", "made-up", made_up)
+
+
+@pytest.fixture
+def study(monkeypatch: pytest.MonkeyPatch, source: Source, shared: Path, tmp_path: Path) -> Path:
+    """A finished study: its document."""
+    monkeypatch.setattr(results, "SOURCES", (source,))
+    return make_results(shared, tmp_path / "docs", tmp_path / "work", seeds=2, tasks=("joint", "comment"), config=QUICK)
+
+
+def test_the_study_writes_every_model_task_protocol_and_metric(study: Path, shared: Path, tmp_path: Path) -> None:
+    rows = json.loads((study.parent / "results.json").read_text())
+    assert set(rows[0]) == {"data", "task", "protocol", "split", "model", "metric", "mean", "std", "seeds"}
+    cells = {(row["task"], row["protocol"], row["model"]) for row in rows}
+    for task, protocol in ((t, p) for t in ("video", "comment") for p in ("full", "as-of")):
+        assert {(task, protocol, NAME), (task, protocol, "random"), (task, protocol, "newest first")} <= cells
+    assert ("comment", "as-of", f"{NAME}, comments alone") in cells
+    assert ("video", "as-of", f"{NAME}, comments alone") not in cells
+    assert len(rows) == 12 * len(cells)
+    assert {row["seeds"] for row in rows if row["model"] in (NAME, "random")} == {2}
+    assert {row["seeds"] for row in rows if row["model"] == "item-kNN"} == {1}
+    assert all(0 <= row["mean"] <= 1 for row in rows)
+    assert "### Comments, as-of ranking" in study.read_text()
+    assert str(tmp_path) not in study.read_text()
+
+    # Again, from what was kept: nothing is trained, and the figures are the same.
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("trained again")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "finetune", refuse)
+        make_results(shared, tmp_path / "again", tmp_path / "work", seeds=2, tasks=("joint", "comment"), config=QUICK)
+        assert (tmp_path / "again" / "results.json").read_text() == (study.parent / "results.json").read_text()
+        with pytest.raises(AssertionError, match="trained again"):
+            make_results(shared, tmp_path / "more", tmp_path / "work", seeds=3, tasks=("joint",), config=QUICK)
+
+    # The command shows a kept bundle beside the baselines.
+    bundle = next((tmp_path / "work" / "bundles").glob("*joint-0-*"))
+    log = next((tmp_path / "work" / "logs").iterdir())
+    called = CliRunner().invoke(main, ["evaluate", "--log", str(log), "--bundle", str(bundle), "--json"])
+    assert called.exit_code == 0, called.output
+    shown = {(r["task"], r["protocol"], r["model"]): r["values"] for r in json.loads(called.stdout)}
+    table = {
+        row["metric"]: row["mean"]
+        for row in rows
+        if (row["task"], row["protocol"], row["model"]) == ("video", "as-of", "trending, 30 days")
+    }
+    assert shown["video", "as-of", "trending, 30 days"] == pytest.approx(table)
+    assert "warning" not in called.stderr
+    printed = CliRunner().invoke(main, ["evaluate", "--log", str(log), "--bundle", str(bundle)])
+    assert NAME in printed.output
+    assert "NDCG@10" in printed.output
+
+
+def test_a_log_is_converted_again_only_if_its_files_changed(source: Source, shared: Path, tmp_path: Path) -> None:
+    first = converted(source, shared, tmp_path / "logs")
+    marked = first / "mark"
+    marked.touch()
+    assert converted(source, shared, tmp_path / "logs") == first
+    assert marked.exists()
+    (shared / "made-up" / "seed.txt").write_text("2")
+    assert converted(source, shared, tmp_path / "logs") != first
+
+
+def test_missing_data_is_named(tmp_path: Path) -> None:
+    for one in SOURCES:
+        with pytest.raises(SourceError, match=one.folder):
+            converted(one, tmp_path / "nowhere", tmp_path / "logs")
+    called = CliRunner().invoke(
+        main, ["evaluate", "results", "--data", str(tmp_path), "--work", str(tmp_path / "w"), "--out", str(tmp_path)]
+    )
+    assert called.exit_code == 1
+    assert "Error" in called.output
+
+
+def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
+    runner = CliRunner()
+    assert runner.invoke(main, ["evaluate"]).exit_code == 2
+    nothing = runner.invoke(main, ["evaluate", "--log", str(tmp_path / "none"), "--baselines-only"])
+    assert nothing.exit_code == 1
+    assert "is no folder" in nothing.output
+    unregistered = runner.invoke(main, ["evaluate", "--log", str(tmp_path), "--registry", str(tmp_path / "none")])
+    assert unregistered.exit_code == 1
+    assert "--baselines-only" in unregistered.output
