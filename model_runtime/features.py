@@ -16,7 +16,7 @@ from model_runtime.index import Index
 class Request(Struct, frozen=True, gc=False):
     """One user to score for.
 
-    Histories are oldest first; of one longer than the encoder's window the newest part is used. `comment_videos[i]` is
+    Histories are oldest first; of one longer than the encoder's window it sees the newest part. `comment_videos[i]` is
     the video of `comment_ids[i]`. `barred` holds 32-bit digests (`ids.video_digest`) of videos not to recommend.
     """
 
@@ -30,7 +30,8 @@ class Request(Struct, frozen=True, gc=False):
 class Batch(NamedTuple):
     """Inputs for the encoder (views of reused buffers, good until the next batch) and the indices behind them.
 
-    Indices are -1 for padding and for what the bundle doesn't know.
+    Indices cover whole histories, also where the encoder sees only the newest part. They are -1 for padding and for
+    what the bundle doesn't know.
     """
 
     inputs: dict[str, NDArray[np.float32] | NDArray[np.int64]]
@@ -58,27 +59,35 @@ class Features:
 
         An entry that the bundle doesn't know is a zero vector; so is padding.
         """
-        window, bundle = self.window, self._bundle
-        videos, video_length = _pad([r.videos[-window:] for r in requests], self._video_index)
-        comment_videos, comment_length = _pad([r.comment_videos[-window:] for r in requests], self._video_index)
-        comments, also = _pad([r.comment_ids[-window:] for r in requests], self._comment_index)
+        bundle = self._bundle
+        videos, video_length = _pad([r.videos for r in requests], self._video_index)
+        comment_videos, comment_length = _pad([r.comment_videos for r in requests], self._video_index)
+        comments, also = _pad([r.comment_ids for r in requests], self._comment_index)
         if not np.array_equal(comment_length, also):
             raise ValueError("comment_videos and comment_ids of a request must have the same length")
         current = np.array([self._video_index[r.current_video or ""] for r in requests], dtype=np.intp)
-        take = self._take
+        take, newest = self._take, self._newest
+        shown, shown_under = newest(videos, video_length), newest(comment_videos, comment_length)
         query = _rows(bundle.video_id_vectors, current) + _rows(bundle.video_title_vectors, current)
         inputs: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {
-            "video_id": take("video_id", bundle.video_id_vectors, videos),
-            "video_title": take("video_title", bundle.video_title_vectors, videos),
-            "video_comment": take("video_comment", bundle.video_comment_vectors, videos),
-            "video_length": video_length,
-            "comment_id": take("comment_id", bundle.video_id_vectors, comment_videos),
-            "comment_title": take("comment_title", bundle.video_title_vectors, comment_videos),
-            "comment_text": take("comment_text", bundle.comment_vectors, comments),
-            "comment_length": comment_length,
+            "video_id": take("video_id", bundle.video_id_vectors, shown),
+            "video_title": take("video_title", bundle.video_title_vectors, shown),
+            "video_comment": take("video_comment", bundle.video_comment_vectors, shown),
+            "video_length": np.minimum(video_length, self.window),
+            "comment_id": take("comment_id", bundle.video_id_vectors, shown_under),
+            "comment_title": take("comment_title", bundle.video_title_vectors, shown_under),
+            "comment_text": take("comment_text", bundle.comment_vectors, newest(comments, comment_length)),
+            "comment_length": np.minimum(comment_length, self.window),
             "query": query,
         }
         return Batch(inputs, videos, comment_videos, comments, current)
+
+    def _newest(self, index: NDArray[np.intp], lengths: NDArray[np.int64]) -> NDArray[np.intp]:
+        """The last `window` entries of each row [B, L], left-aligned."""
+        if index.shape[1] <= self.window:
+            return index
+        dropped = np.maximum(lengths - self.window, 0)
+        return np.take_along_axis(index, dropped[:, None] + np.arange(self.window), axis=1)
 
     def _take(self, name: str, table: NDArray[np.float32], index: NDArray[np.intp]) -> NDArray[np.float32]:
         out = self._buffers[name][: index.size * self.dim].reshape(*index.shape, self.dim)

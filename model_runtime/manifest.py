@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+import numpy as np
 from msgspec import Struct
 
 FORMAT_VERSION = 1
@@ -66,8 +67,25 @@ class _Format(Struct):
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """JSON for people as well: indented, one field per line."""
-    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+    """JSON for people as well: indented, one field per line.
+
+    Raises:
+        BundleError: a value that JSON can't hold.
+    """
+    try:
+        data = msgspec.json.encode(manifest, enc_hook=_plain)
+    except (TypeError, NotImplementedError) as error:
+        raise BundleError(f"{MANIFEST}: {error}; give plain numbers, strings, lists and dicts") from None
+    return msgspec.json.format(data, indent=2) + b"\n"
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of NumPy and subclasses of `str` (PyTorch's version is one) as what they stand for."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, str):
+        return str.__str__(value)
+    raise NotImplementedError(f"{value!r} is a {type(value).__name__}")
 
 
 def decode_manifest(data: bytes, where: str) -> Manifest:

@@ -183,13 +183,13 @@ def brute_force(
     u_c = c_sum @ weights["w_comment"] + query + weights["bias"]
 
     barred = set(request.barred)
-    gone = {*videos, *(v for v, _ in pairs), request.current_video, *dead_videos}
+    gone = {*request.videos, *request.comment_videos, request.current_video, *dead_videos}
     video_scores = {
         v: _cosine(u_v, a["video_vectors"][i]) / TAU
         for v, i in video_at.items()
         if v not in gone and video_digest(v) not in barred
     }
-    used = {c for _, c in pairs}
+    used = set(request.comment_ids)
     under = model.arrays["comment_video"].tolist()
     comment_scores = {
         c: _cosine(u_c, a["comment_vectors"][i]) / TAU

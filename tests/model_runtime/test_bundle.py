@@ -220,6 +220,22 @@ def test_a_bundle_is_hidden_until_it_is_complete(tmp_path: Path, monkeypatch: py
     assert after == ["b"]
 
 
+def test_numbers_of_numpy_and_kinds_of_strings_become_plain_json(tmp_path: Path) -> None:
+    class Name(str):
+        __slots__ = ()
+
+        def __str__(self) -> str:
+            return "something else"
+
+    metrics = {"ndcg": np.float64(0.5), "loss": np.float32(0.25), "targets": np.int64(3)}
+    manifest = MODEL.write(tmp_path / "b", metrics=metrics, training={"text": Name("svd")}).manifest
+    assert manifest.metrics == {"ndcg": 0.5, "loss": 0.25, "targets": 3}
+    assert manifest.training == {"text": "svd"}
+    with pytest.raises(BundleError, match=r"bundle\.json: .* is a type; give plain"):
+        MODEL.write(tmp_path / "c", training={"model": np.ndarray})
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
+
+
 def test_other_dtypes_are_converted_when_written(tmp_path: Path) -> None:
     arrays = {name: np.asfortranarray(array.astype(np.float64)) for name, array in MODEL.arrays.items()}
     bundle = write_bundle(
