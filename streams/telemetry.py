@@ -1,8 +1,8 @@
 """What the worker tells of itself: Prometheus metrics, and health that tells progress from standstill.
 
 GET /metrics   Prometheus text
-GET /healthz   200 while there is nothing to do or watermarks move; 503 when there is lag (or none can be told) and nothing
-               has moved for `stall_s` seconds, or a record could not be delivered. For liveness probes.
+GET /healthz   200 while there is nothing to do or watermarks move; 503 when there is lag (or none can be told) and
+               nothing has moved for `stall_s` seconds, or a record could not be delivered. For liveness probes.
 GET /readyz    200 once partitions are assigned, their state is recovered and the catalog is read. For readiness.
 """
 
