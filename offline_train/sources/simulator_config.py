@@ -25,7 +25,7 @@ class SimulatorConfig:
     videos: int = 2_000  #: two in five are there at the start, the others appear during the days
     comments: int = 20_000  #: besides those that the users write (about one in fifty events)
     days: int = 30
-    interactions: int = 60_000  #: events of the log: views of videos and interactions with comments
+    interactions: int = 60_000  #: events of the log, both kinds; some less only where hardly any user has joined
     topics: int = 16
     start_ms: int = 1_735_689_600_000  #: 2025-01-01
 
