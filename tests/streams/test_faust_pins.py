@@ -1,0 +1,77 @@
+"""What intake.py and table.py take for granted of Faust's inner parts. A new Faust that differs fails here first."""
+
+from __future__ import annotations
+
+import inspect
+from importlib.metadata import version
+
+import pytest
+from faust.stores.memory import Store as MemoryStore
+from faust.stores.rocksdb import Store as RocksStore
+from faust.tables.recovery import Recovery
+from faust.transport.consumer import Consumer, ThreadDelegateConsumer
+from faust.transport.drivers.aiokafka import Consumer as AiokafkaConsumer
+from faust.transport.drivers.aiokafka import Transport
+
+from streams.intake import BatchConsumer, BatchTransport
+from streams.table import UserStateTable
+
+
+def test_the_version_is_the_one_that_was_read() -> None:
+    assert version("faust-streaming") == "0.15.3"
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "signature"),
+    [
+        (Consumer, "_drain_messages", "(self, fetcher: mode.types.services.ServiceT) -> None"),
+        (Consumer, "_wait_next_records", "(self, timeout: float) -> Tuple["),
+        (Consumer, "_filter_tps_with_pending_acks", "(self, topics: Optional["),
+        (Consumer, "_new_offset", "(self, tp: faust.types.tuples.TP) -> Optional[int]"),
+        (Consumer, "_should_commit", "(self, tp: faust.types.tuples.TP, offset: int) -> bool"),
+        (Consumer, "wait_empty", "(self) -> None"),
+        (Consumer, "commit_and_end_transactions", "(self) -> None"),
+        (Consumer, "perform_seek", "(self) -> None"),
+        (Consumer, "on_stop", "(self) -> None"),
+        (ThreadDelegateConsumer, "highwater", "(self, tp: faust.types.tuples.TP) -> int"),
+        (AiokafkaConsumer, "verify_event_path", "(self, now: float, tp: faust.types.tuples.TP) -> None"),
+        (AiokafkaConsumer, "_to_message", "(self, tp: faust.types.tuples.TP, record: Any) -> "),
+        (RocksStore, "_db_for_partition", "(self, partition: int) -> "),
+        (RocksStore, "set_persisted_offset", "(self, tp: faust.types.tuples.TP, offset: int) -> None"),
+        (RocksStore, "_visible_items", "(self, db: "),
+        (Recovery, "on_recovery_completed", "(self, generation_id: int = 0) -> None"),
+    ],
+)
+def test_the_shape_of(owner: type, method: str, signature: str) -> None:
+    found = str(inspect.signature(inspect.unwrap(getattr(owner, method)))).replace("typing.", "")
+    assert found.startswith(signature), f"{owner.__name__}.{method}{found}"
+
+
+def test_rebalances_reach_our_override() -> None:
+    assert "self.on_partitions_revoked" in inspect.getsource(ThreadDelegateConsumer.threadsafe_partitions_revoked)
+    source = inspect.getsource(Consumer.on_partitions_revoked)
+    assert "_on_partitions_revoked" in source  # the app commits (wait_empty) before our override goes on
+    assert BatchConsumer.on_partitions_revoked is not AiokafkaConsumer.on_partitions_revoked
+
+
+def test_state_is_recovered_before_the_seek_that_tells_us_so() -> None:
+    source = inspect.getsource(Recovery.on_recovery_completed)
+    assert source.index("on_recovery_completed") < source.index("perform_seek") < source.index("resume_flow")
+
+
+def test_commits_go_through_the_watermark() -> None:
+    assert "_filter_tps_with_pending_acks" in inspect.getsource(Consumer.force_commit)
+    assert "_new_offset" in inspect.getsource(Consumer._filter_committable_offsets)
+
+
+def test_the_original_intake_still_does_what_ours_replaces() -> None:
+    source = inspect.getsource(Consumer.getmany) + inspect.getsource(Consumer._drain_messages)
+    for name in ("flow_active", "consumer_generation_id", "_buffered_partitions", "_read_offset", "suspend_flow"):
+        assert name.removeprefix("_") in source, name
+
+
+def test_the_transport_and_the_table_take_their_place() -> None:
+    assert issubclass(BatchTransport, Transport)
+    assert BatchTransport.Consumer is BatchConsumer
+    assert "changelog_topic_name" in dir(UserStateTable)
+    assert "_key_partition" in inspect.getsource(MemoryStore)
