@@ -83,7 +83,7 @@ def own_stack(request: pytest.FixtureRequest) -> Iterator[LocalStack]:
     """A running `LocalStack` for one test alone, with all topics: to be killed, stopped and started at will."""
     _sweep()
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
-    stack = LocalStack(folder, partitions=getattr(request, "param", DEFAULT_PARTITIONS))
+    stack = LocalStack(folder, partitions=getattr(request, "param", None))
     try:
         with stack:
             yield stack

@@ -71,14 +71,17 @@ def fetch(as_json: bool) -> None:
     "--partitions",
     type=click.IntRange(1, 10_000),
     envvar="LSVCR_PARTITIONS",
-    default=8,
-    show_default=True,
-    help="Partitions of the topics that are partitioned by user.",
+    help="Partitions of the topics that are partitioned by user.  [default: as the last time, else 8]",
 )
 @click.option("--no-topics", is_flag=True, help="Create no topics.")
 @_json_option
 def up(
-    data_dir: Path, kafka_port: int | None, redis_port: int | None, partitions: int, no_topics: bool, as_json: bool
+    data_dir: Path,
+    kafka_port: int | None,
+    redis_port: int | None,
+    partitions: int | None,
+    no_topics: bool,
+    as_json: bool,
 ) -> None:
     """Start both, wait until they answer, create the topics. Says where they are if they run already."""
     from infra.local.stack import LocalStack

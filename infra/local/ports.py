@@ -9,8 +9,8 @@ from infra.local.errors import StackError
 
 HOST = "127.0.0.1"
 
-#: Below the ports that systems give to outgoing connections (Linux from 32768, macOS from 49152). One of those would be
-#: lost while its server is down: a client that keeps reconnecting is given the very port sooner or later, and holds it.
+#: Below the ports that systems give to outgoing connections (Linux from 32768, macOS from 49152): one of those may be
+#: the near end of somebody's connection when its server comes back and wants it again.
 UNUSED = range(20_000, 32_000)
 
 

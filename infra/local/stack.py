@@ -63,7 +63,10 @@ class LocalStack:
     """A Kafka and a Redis whose data live in one folder, and survive `down`, crashes and reboots.
 
     Ports: a number means that port; 0 means the port of the last time if it is free, else any free one; None means the
-    port of the last time, else Kafka's and Redis's usual ones. `topics=False` starts Kafka without creating topics.
+    port of the last time, else Kafka's and Redis's usual ones.
+
+    `topics=False` starts Kafka without creating topics; `partitions=None` means the count of the last time, else the
+    default one.
 
     All methods may be called from several processes at once; they wait for one another.
     """
@@ -75,7 +78,7 @@ class LocalStack:
         redis_port: int | None = 0,
         *,
         topics: bool = True,
-        partitions: int = DEFAULT_PARTITIONS,
+        partitions: int | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.data_dir = Path(data_dir).expanduser().absolute()
@@ -99,19 +102,24 @@ class LocalStack:
             raise StackError(f"the data folder's path must hold no comma, since Kafka splits it there: {self.data_dir}")
         with self._lock():
             self._refuse_to_move()
-            started = [self._redis_runs(self.redis_port)]
+            before = self.status()
             try:
-                started.append(self._kafka_runs(self.kafka_port))
-            except BaseException:
-                if started[0]:  # half a stack is of no use to anyone
+                started = [self._redis_runs(self.redis_port), self._kafka_runs(self.kafka_port)]
+            except BaseException:  # also Ctrl-C: half a stack is of no use to anyone
+                if before.kafka_pid is None:
+                    self._broker.daemon.stop(broker.STOP_TIMEOUT_S)
+                if before.redis_pid is None:
                     self._redis.daemon.stop(redis_server.STOP_TIMEOUT_S)
                 raise
             info = self._info(any(started))
         if self.topics:
             from infra.topic_admin import create_topics
 
+            partitions = self.partitions or self._known().get("partitions", DEFAULT_PARTITIONS)
             self._tell("creating topics", 0, None)
-            create_topics(info.bootstrap_servers, self.partitions)
+            create_topics(info.bootstrap_servers, partitions)
+            with self._lock():
+                self._remember(partitions=partitions)
         return info
 
     def down(self) -> None:
@@ -123,7 +131,7 @@ class LocalStack:
 
     def status(self) -> StackStatus:
         """What runs. Looks at processes only; nothing is started, nothing written."""
-        known = self._known_ports()
+        known = self._known()
         kafka, redis = known.get("kafka"), known.get("redis")
         return StackStatus(
             kafka_pid=self._broker.daemon.pid(),
@@ -207,7 +215,7 @@ class LocalStack:
         return True
 
     def _choose(self, name: str, wanted: int | None, usual: int, avoid: int | None = None) -> int:
-        last = self._known_ports().get(name)
+        last = self._known().get(name)
         if wanted == 0:
             if last and last != avoid and ports.is_free(last):
                 return last
@@ -221,7 +229,7 @@ class LocalStack:
         return port
 
     def _refuse_to_move(self) -> None:
-        known = self._known_ports()
+        known = self._known()
         for name, wanted, daemon in (
             ("kafka", self.kafka_port, self._broker.daemon),
             ("redis", self.redis_port, self._redis.daemon),
@@ -237,22 +245,23 @@ class LocalStack:
         return StackInfo(_bootstrap(kafka), _redis_url(redis), self.logs_dir, started)
 
     def _port(self, name: str) -> int:
-        port = self._known_ports().get(name)
+        port = self._known().get(name)
         if port is None:
             raise StackError(f"{self.data_dir} holds no stack; start one with `lsvcr stack up`")
         return port
 
-    def _known_ports(self) -> dict[str, int]:
+    def _known(self) -> dict[str, int]:
+        """What the folder remembers: the ports `kafka`, `redis`, `controller`, and the `partitions` of the topics."""
         try:
-            known: Any = json.loads((self.data_dir / "ports.json").read_text())
-            return {str(name): int(port) for name, port in known.items()}
+            known: Any = json.loads((self.data_dir / "stack.json").read_text())
+            return {str(name): int(number) for name, number in known.items()}
         except (OSError, ValueError, AttributeError):
             return {}
 
-    def _remember(self, **started: int) -> None:
-        part = self.data_dir / "ports.part"
-        part.write_text(json.dumps({**self._known_ports(), **started}))
-        part.replace(self.data_dir / "ports.json")
+    def _remember(self, **numbers: int) -> None:
+        part = self.data_dir / "stack.part"
+        part.write_text(json.dumps({**self._known(), **numbers}))
+        part.replace(self.data_dir / "stack.json")
 
     @contextmanager
     def _lock(self) -> Iterator[None]:

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from confluent_kafka import Consumer, Producer
 
 from infra.cli import main
 from infra.local.stack import LocalStack, StackError
+from infra.topic_admin import describe_topics
 from streams.topics import VIDEO_VIEWS
 
 
@@ -86,6 +86,20 @@ def test_data_survive_a_crash_of_both(own_stack: LocalStack) -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("own_stack", [2], indirect=True)
+def test_the_partition_count_is_kept_unless_another_is_asked_for(own_stack: LocalStack) -> None:
+    folder = own_stack.data_dir
+    assert lsvcr("stack", "up", "--data-dir", folder).exit_code == 0
+    address = str(own_stack.status().bootstrap_servers)
+    topics = {state.name: state.partitions for state in describe_topics(address)}
+    assert topics[VIDEO_VIEWS] == 2
+    refused = lsvcr("stack", "up", "--data-dir", folder, "--partitions", "3")
+    assert refused.exit_code == 1
+    assert "has 2 partitions, not 3" in refused.stderr
+    assert own_stack.status().running
+
+
+@pytest.mark.integration
 def test_the_commands_start_report_and_stop(own_stack: LocalStack) -> None:
     folder = own_stack.data_dir
     shown = json.loads(lsvcr("stack", "up", "--data-dir", folder, "--json").stdout)
@@ -152,7 +166,7 @@ def test_a_broker_that_dies_at_its_start_shows_its_last_words(tmp_path: Path) ->
         stack.up()
     assert str(tmp_path / "logs" / "kafka.log") in str(raised.value)
     assert "no number" in str(raised.value)
-    assert replace(stack.status(), bootstrap_servers=None, redis_url=None).redis_pid is None
+    assert stack.status().redis_pid is None
 
 
 def test_without_the_download_up_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,6 +57,23 @@ def test_a_crash_is_seen_from_another_command(sleeper: Daemon) -> None:
     os.kill(pid, signal.SIGKILL)
     assert not other.wait_until(lambda: False, 30)  # returns as soon as it is dead
     assert other.pid() is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_process_whose_first_thread_ended_still_runs(tmp_path: Path) -> None:
+    script = """
+import ctypes, threading
+threading.Thread(target=threading.Event().wait).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+    daemon = Daemon("Threads", tmp_path / "threads.pid")
+    daemon.start([sys.executable, "-c", script], out=tmp_path / "log", append=False, env=os.environ)
+    pid = json.loads(daemon.pid_file.read_text())["pid"]
+    state = Path(f"/proc/{pid}/stat")
+    assert daemon.wait_until(lambda: state.read_text().rpartition(")")[2].split()[0] == "Z", 30)
+    assert daemon.pid() == pid
+    daemon.kill()
+    assert daemon.pid() is None
 
 
 def test_a_reused_process_number_is_neither_ours_nor_stopped(tmp_path: Path) -> None:
@@ -137,7 +155,7 @@ def test_without_the_wheels_the_machine_s_own_programs_serve(tmp_path: Path, mon
     for name in ("JAVA_HOME", "LSVCR_JAVA", "LSVCR_REDIS_SERVER"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(StackError, match="Java 17 or newer. pip install"):
+    with pytest.raises(StackError, match=r"Java 17 or newer\. pip install"):
         find_java()
     with pytest.raises(StackError, match="no redis-server"):
         find_redis_server()
