@@ -21,7 +21,7 @@ from offline_train.corpus import Corpus, Split, choose_seen, temporal_split
 from offline_train.deployed import NAME, BundleScorer
 from offline_train.evaluation import evaluate, training_events
 from offline_train.export import export
-from offline_train.finetuning import TASKS, FinetuneConfig, Progress, finetune
+from offline_train.finetuning import FinetuneConfig, Progress, finetune
 from offline_train.log import INTERACTION, Log
 from offline_train.report import Study, write_report
 from offline_train.sources import hetrec, rotten_tomatoes
@@ -73,7 +73,7 @@ def make_results(
     *,
     seeds: int = 3,
     only: Sequence[str] = (),
-    tasks: Sequence[str] = TASKS,
+    tasks: Sequence[str] = (JOINT,),
     config: FinetuneConfig = DEFAULT,
     advance: Advance = lambda done, total, what: None,
 ) -> Path:

@@ -122,10 +122,26 @@ def command(
 )
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Trainings per model.")
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Of a training.")
+@click.option(
+    "--task",
+    "tasks",
+    type=click.Choice(("joint", "video", "comment")),
+    multiple=True,
+    default=("joint",),
+    show_default=True,
+    help="Models to train: the joint one, or one of its own per task; may be repeated.",
+)
 @click.option("--only", type=click.Choice(("rotten-tomatoes", "hetrec")), multiple=True, help="Only this data set.")
 @click.option("--json", "as_json", is_flag=True, help="Print the rows of results.json as well.")
 def results(
-    shared: Path, out: Path, work: Path, seeds: int, threads: int, only: tuple[str, ...], as_json: bool
+    shared: Path,
+    out: Path,
+    work: Path,
+    seeds: int,
+    threads: int,
+    tasks: tuple[str, ...],
+    only: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Convert, train with several seeds, evaluate, and write results.md, results.json and the pictures.
 
@@ -140,7 +156,7 @@ def results(
         try:
             config = FinetuneConfig(threads=threads)
             document = make_results(
-                shared, out, work / "results", seeds=seeds, only=only, config=config, advance=advance
+                shared, out, work / "results", seeds=seeds, only=only, tasks=tasks, config=config, advance=advance
             )
         except (SourceError, LogError, ValueError, OSError) as error:
             raise click.ClickException(str(error)) from None
