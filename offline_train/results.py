@@ -152,7 +152,7 @@ def converted(source: Source, shared: Path, work: Path) -> Path:
     """The folder of the source's log, converted unless the same files were converted by the same code before."""
     folder = shared / source.folder
     files = sorted(path for path in folder.glob("*") if path.is_file())
-    key = _digest([*files, *sorted((_CODE / "sources").glob("*.py"))])
+    key = _digest(files, _SOURCES_DIGEST.encode())
     target = work / f"{source.slug}-{key}"
     if not target.is_dir():
         part = target.with_name(f".{target.name}.part")
@@ -171,8 +171,7 @@ def trained_bundle(
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Bundle:
     """The bundle of one training, from the work folder if the same code trained it on the same log before."""
-    code = [_CODE / name for name in _TRAINING_CODE]
-    key = _digest([*sorted(folder.glob("*.jsonl*")), *code], msgspec.json.encode(config))
+    key = _digest(sorted(folder.glob("*.jsonl*")), (_CODE_DIGEST + repr(config)).encode())
     target = work / f"{folder.name.rsplit('-', 1)[0]}-{config.task}-{config.seed}-{key}"
     if target.is_dir():
         return Bundle.open(target)
@@ -223,3 +222,8 @@ def _digest(files: Sequence[Path], extra: bytes = b"") -> str:
         with path.open("rb") as data:
             whole.update(hashlib.file_digest(data, "sha256").digest())
     return whole.hexdigest()[:12]
+
+
+# Taken when the code is loaded, so that a file changed during a long run does not name what the old code made.
+_CODE_DIGEST = _digest([_CODE / name for name in _TRAINING_CODE])
+_SOURCES_DIGEST = _digest(sorted((_CODE / "sources").glob("*.py")))
