@@ -32,6 +32,10 @@ DEFAULT_PARTITIONS = 8
 
 _DAY_MS = 24 * 3600 * 1000
 _COMPACT = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "segment.ms": str(_DAY_MS)}
+# Some producers stamp records with the event's time; the worker, not the broker, judges how far ahead that may be.
+_EVENTS = {"cleanup.policy": "delete", "retention.ms": "-1", "message.timestamp.after.max.ms": str(2 * _DAY_MS)}
+# A dead letter is a record that some broker took, and headers on top.
+_DEAD_LETTERS = {"cleanup.policy": "delete", "retention.ms": str(90 * _DAY_MS), "max.message.bytes": str(16 << 20)}
 _COMPACT_DELETE = {**_COMPACT, "cleanup.policy": "compact,delete", "retention.ms": str(30 * _DAY_MS)}
 
 
@@ -50,15 +54,15 @@ class TopicSpec:
 
 
 TOPICS: tuple[TopicSpec, ...] = (
-    TopicSpec(VIDEO_VIEWS, by_user=True, config={"cleanup.policy": "delete", "retention.ms": "-1"}),
-    TopicSpec(COMMENT_INTERACTIONS, by_user=True, config={"cleanup.policy": "delete", "retention.ms": "-1"}),
+    TopicSpec(VIDEO_VIEWS, by_user=True, config=_EVENTS),
+    TopicSpec(COMMENT_INTERACTIONS, by_user=True, config=_EVENTS),
     TopicSpec(VIDEOS, config=_COMPACT),
     TopicSpec(COMMENTS, config=_COMPACT),
     TopicSpec(VIDEO_RECOMMENDATIONS, by_user=True, config=_COMPACT_DELETE),
     TopicSpec(COMMENT_RECOMMENDATIONS, by_user=True, config=_COMPACT_DELETE),
     TopicSpec(LIVE_SIGNALS, config=_COMPACT_DELETE),
     TopicSpec(MODEL_RELEASES, config=_COMPACT),
-    TopicSpec(DEAD_LETTERS, config={"cleanup.policy": "delete", "retention.ms": str(90 * _DAY_MS)}),
+    TopicSpec(DEAD_LETTERS, config=_DEAD_LETTERS),
     TopicSpec(STATE_CHANGELOG, by_user=True, config=_COMPACT),
 )
 
