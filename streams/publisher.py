@@ -111,7 +111,7 @@ class Publisher:
         *,
         source: str | None = None,
         linger_ms: int = 5,
-        connect_timeout_s: float = 10.0,
+        connect_timeout_s: float = 5.0,
         delivery_timeout_s: float = 120.0,
         options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -144,6 +144,7 @@ class Publisher:
             "max_block_ms": int(connect_timeout_s * 1000),
             "compression_type": "lz4" if has_lz4() else "gzip",  # both faster than none: less to send
             "allow_auto_create_topics": False,
+            "reconnect_backoff_max_ms": 1000,  # by default a broker that is back may be left alone for 30 s
             "metrics_enabled": False,
             **self._connection,
         }
