@@ -6,6 +6,7 @@ id embedding and the vector of their text.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model_runtime.bundle import Bundle, Sample, SampleRequest, Scored, write_bundle
+from model_runtime.bundle import ARRAYS, ID_LISTS, Bundle, Sample, SampleRequest, Scored, write_bundle
 from offline_train.batches import comment_vectors
 from offline_train.corpus import Corpus, Split
 from offline_train.finetuning import Finetuned
@@ -85,6 +86,27 @@ def export(
     )
 
 
+def with_metrics(bundle: Bundle, directory: str | Path, metrics: Mapping[str, Any]) -> Bundle:
+    """The same bundle, of the same version, in another folder and with more metrics.
+
+    Metrics of the deployed form can be known only once there is a bundle to measure.
+    """
+    manifest = bundle.manifest
+    return write_bundle(
+        directory,
+        model=manifest.model,
+        history=manifest.history,
+        arrays={name: getattr(bundle, name) for name in ARRAYS},
+        ids={name: getattr(bundle, name).tolist() for name in ID_LISTS},
+        encoder=bundle.encoder_path.read_bytes(),
+        version=bundle.version,
+        sample=bundle.sample,
+        metrics=manifest.metrics | dict(metrics),
+        training=manifest.training,
+        created_ms=manifest.created_ms,
+    )
+
+
 def encoder_onnx(encoder: SREncoder, dim: int) -> bytes:
     """The encoder's graph, as bytes: any number of users, any padded lengths from 1 up to the window."""
     users, videos, comments = 2, 3, 4
@@ -99,6 +121,7 @@ def encoder_onnx(encoder: SREncoder, dim: int) -> bytes:
     video, comment = {0: b, 1: v}, {0: b, 1: c}
     shapes = (video, video, video, {0: b}, comment, comment, comment, {0: b}, {0: b})
     was_training = encoder.training
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision, which we don't use, is missing
     program = torch.onnx.export(
         encoder.eval(),
         example,

@@ -4,9 +4,10 @@ Zheng et al., "Enhancing Sequential Recommender with Large Language Models for J
 RecSys 2025, arXiv 2403.13574. It reads a user's video history and comment history and gives a video preference and,
 for the video that the user is on, a comment preference; scores are cosines to candidates, over a temperature.
 
-Where it departs from the paper: dropout acts on inputs, on what each sublayer adds and in the pooling, not inside attention
-and feed-forward, where it cost a third of the training time. And each preference has a *profile residual*, a learned multiple of the mean of the
-history's own text. Without it, training has to find from nothing what an untrained cosine already knows.
+Where it departs from the paper: each preference has a *profile residual*, a learned multiple of the mean of the
+history's own text (without it, training has to find from nothing what an untrained cosine already knows), and A starts
+as the projection on the leading components. Dropout acts on inputs, on what each sublayer adds and in the pooling, not
+inside attention and feed-forward, where it took a third of the training time.
 
 `SREncoder` is what serving runs: it takes vectors that are already gathered and d wide, so its ONNX graph holds no
 tables. `SR` adds what makes those vectors: the id table, its scale g, and the text map A.
@@ -202,6 +203,10 @@ class SR(nn.Module):
         self.encoder = SREncoder(config)
         self.register_buffer("known", torch.ones(config.videos, 1))
         self.apply(_initialise)
+        # Text vectors come with their strongest components first, so A starts as the best linear map to d there is
+        # without training, and the profile residual with it.
+        with torch.no_grad():
+            nn.init.eye_(self.text.weight).mul_(0.2)
         for history in (self.encoder.video_history, self.encoder.comment_history):
             nn.init.normal_(history.position, std=0.02)
 

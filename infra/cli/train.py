@@ -1,0 +1,163 @@
+"""`lsvcr train`: from a log to a model that serves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from offline_train.finetuning import Progress as Point
+    from offline_train.fitting import Fitted, SplitName
+
+_DIR = click.Path(file_okay=False, path_type=Path)
+_COUNT = click.IntRange(min=1)
+
+
+@click.group()
+def command() -> None:
+    """Train the recommender."""
+
+
+@command.command()
+@click.option("--log", "log_dir", type=_DIR, required=True, help="A folder as `lsvcr convert` writes it.")
+@click.option(
+    "--registry",
+    type=_DIR,
+    envvar="LSVCR_REGISTRY",
+    default="./registry",
+    show_default=True,
+    help="Where the model is published.",
+)
+@click.option("--text", type=click.Choice(["svd"]), default="svd", show_default=True, help="What makes text vectors.")
+@click.option("--task", type=click.Choice(["video", "comment", "joint"]), default="joint", show_default=True)
+@click.option("--split", type=click.Choice(["temporal", "leave-one-out"]), default="temporal", show_default=True)
+@click.option("--epochs", type=click.IntRange(min=0), default=50, show_default=True, help="At most.")
+@click.option("--epoch-samples", type=_COUNT, default=20_000, show_default=True, help="Between two validations.")
+@click.option("--patience", type=_COUNT, default=5, show_default=True, help="Epochs without a gain until it stops.")
+@click.option("--batch", type=_COUNT, default=512, show_default=True)
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=1e-3, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--threads", type=_COUNT, default=2, show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="Where PyTorch trains, such as cpu or cuda.")
+@click.option("--channel", default="stable", show_default=True, help="Promoted to the new version.")
+@click.option("--no-promote", is_flag=True, help="Publish the new version, but let the channel serve what it serves.")
+@click.option("--test/--no-test", default=True, show_default=True, help="Rank the test part, baselines beside.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+def fit(
+    log_dir: Path,
+    registry: Path,
+    text: str,
+    task: str,
+    split: SplitName,
+    epochs: int,
+    epoch_samples: int,
+    patience: int,
+    batch: int,
+    learning_rate: float,
+    seed: int,
+    threads: int,
+    device: str,
+    channel: str,
+    no_promote: bool,
+    test: bool,
+    as_json: bool,
+) -> None:
+    """Train on a log's training part, export a bundle, measure it on the test part, publish and promote it."""
+    from model_runtime.manifest import BundleError
+    from model_runtime.registry import RegistryError
+    from offline_train.finetuning import FinetuneConfig
+    from offline_train.fitting import fit as run
+    from offline_train.log import LogError
+
+    try:
+        config = FinetuneConfig(
+            task=task,
+            epochs=epochs,
+            epoch_samples=epoch_samples,
+            patience=patience,
+            batch=batch,
+            learning_rate=learning_rate,
+            seed=seed,
+            threads=threads,
+            device=device,
+        )
+        with _bar(config.epochs) as (stage, progress):
+            fitted = run(
+                log_dir,
+                registry,
+                config=config,
+                text=text,
+                split_name=split,
+                channel=None if no_promote else channel,
+                test=test,
+                stage=stage,
+                progress=progress,
+            )
+    except (LogError, BundleError, RegistryError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    _print(fitted, as_json)
+
+
+@contextmanager
+def _bar(epochs: int) -> Iterator[tuple[Callable[[str], None], Callable[[Point], None]]]:
+    """A progress bar on standard error: what is being done; in training epoch, loss, rate and time left at most."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TimeElapsedColumn(),
+        TextColumn("left, at most:"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        current = bar.add_task("starting", total=None)
+
+        def stage(what: str) -> None:
+            nonlocal current
+            bar.update(current, total=1, completed=1)
+            current = bar.add_task(what, total=None)
+
+        def progress(point: Point) -> None:
+            done = (point.epoch - 1) * point.batches + point.batch
+            what = (
+                f"training, epoch {point.epoch}, loss {point.loss:.3f}, best NDCG@5 {point.score:.4f}, "
+                f"{point.samples_per_second:,.0f} samples/s"
+            )
+            bar.update(current, description=what, total=epochs * point.batches, completed=done)
+
+        yield stage, progress
+        bar.update(current, total=1, completed=1)
+
+
+def _print(fitted: Fitted, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    if as_json:
+        import json
+
+        click.echo(json.dumps(asdict(fitted), default=str))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    test: dict[str, Any] = fitted.metrics.get("test", {})
+    if test:
+        table = Table(title="NDCG@10 on the test part", title_justify="left")
+        table.add_column("model", no_wrap=True)
+        for column in test:
+            table.add_column(column, justify="right")
+        for model in dict.fromkeys(name for row in test.values() for name in row):
+            table.add_row(model, *(f"{row[model]:.4f}" if model in row else "-" for row in test.values()))
+        Console().print(table)
+    click.echo(f"version     {fitted.version}" + (f", served by channel {fitted.channel}" if fitted.channel else ""))
+    click.echo(f"trained     {fitted.seconds:,.0f} s, epoch {fitted.best_epoch} was best")
+    for name in ("bundle", "checkpoint", "report", "curves"):
+        click.echo(f"{name:<11} {getattr(fitted, name)}")
