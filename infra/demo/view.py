@@ -36,7 +36,7 @@ def _head(scene: Scene, place: str) -> Panel:
 
 def _events(scene: Scene) -> Panel:
     table = Table.grid(padding=(0, 1))
-    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(style="cyan", no_wrap=True, min_width=5)
     table.add_column(no_wrap=True)
     table.add_column(overflow="ellipsis", no_wrap=True)
     star = scene.star()
