@@ -56,7 +56,7 @@ check: $(VENV)/.all ## lint, types, and known vulnerabilities of what is install
 	@$(BIN)/pip-audit --skip-editable --progress-spinner off
 
 bench: $(VENV)/.all ## speed, as ratios measured side by side (QUICK=1: a short form)
-	@$(BIN)/python -m tests.benchmarks $(if $(QUICK),--quick)
+	@PYTHONPATH=tests $(BIN)/python -m tests.benchmarks $(if $(QUICK),--quick)
 
 results: $(VENV)/.all ## train and evaluate on the real data sets; writes docs/results.md
 	@$(BIN)/python -m offline_train.results

@@ -53,7 +53,9 @@ class Delivery:
 class Outbox:
     """Sends groups of records; `on_settled(delivery)` is called on the event loop for each, confirmed or purged."""
 
-    def __init__(self, bootstrap_servers: str, on_settled: Callable[[Delivery], None]) -> None:
+    def __init__(
+        self, bootstrap_servers: str, on_settled: Callable[[Delivery], None], *, compression: str = "lz4"
+    ) -> None:
         self._on_settled = on_settled
         self._settled: deque[Delivery] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -66,7 +68,7 @@ class Outbox:
                 "enable.idempotence": True,  # acks=all, in order, no duplicates by retries
                 "partitioner": "murmur2_random",  # as the Java client; librdkafka's own default hashes otherwise
                 "linger.ms": 0.5,  # batches form by themselves while requests are under way
-                "compression.type": "lz4",  # states and lists shrink to a third at 1 GB/s
+                "compression.type": compression,  # lz4: states and lists shrink to a third at 1 GB/s
                 "message.max.bytes": MAX_MESSAGE_BYTES,
                 "queue.buffering.max.messages": 1_000_000,
                 "queue.buffering.max.kbytes": 1024 * 1024,

@@ -57,6 +57,7 @@ class WorkerSettings:
     max_in_flight: int = 20_000
     session_timeout_s: float = 10.0  #: a worker that is killed and not restarted is replaced after this long
     redis_ttl_s: int = TTL_S
+    compression: str = "lz4"  #: of everything the worker writes to Kafka
     leave_on_stop: bool = True  #: give the partitions to others at once on a graceful stop
 
 
@@ -191,7 +192,9 @@ def build(settings: WorkerSettings, scorer: Scores, *, config: HistoryConfig, fl
             settings.redis_url, socket_timeout=5, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0)
         )
         sink = RedisSink(LatestStore(redis, settings.redis_ttl_s), settings.bootstrap_servers, telemetry)
-    outbox = Outbox(settings.bootstrap_servers, lambda delivery: rescorer.settled(delivery))
+    outbox = Outbox(
+        settings.bootstrap_servers, lambda delivery: rescorer.settled(delivery), compression=settings.compression
+    )
     rescorer = Rescorer(
         scorer=scorer,
         config=config,

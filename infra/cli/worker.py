@@ -54,6 +54,13 @@ import click
     type=click.FloatRange(6),
     help="Seconds after which a worker that vanished is replaced by the others.",
 )
+@click.option(
+    "--compression",
+    default="lz4",
+    show_default=True,
+    type=click.Choice(["lz4", "zstd", "snappy", "gzip", "none"]),
+    help="Of what the worker writes. Clients that read gzip only (kafkajs without its plug-ins) need gzip or none.",
+)
 @click.option("--stay/--leave", default=False, help="On a graceful stop keep the partitions for the restart (or not).")
 @click.option("--log-level", default="INFO", show_default=True, type=click.Choice(["DEBUG", "INFO", "WARNING"]))
 def command(
@@ -70,6 +77,7 @@ def command(
     top_comments: int,
     max_batch: int,
     session_timeout: float,
+    compression: str,
     stay: bool,
     log_level: str,
 ) -> None:
@@ -109,6 +117,7 @@ def command(
         store=store,
         max_batch=max_batch,
         session_timeout_s=session_timeout,
+        compression=compression,
         leave_on_stop=not stay,
     )
     try:

@@ -1,0 +1,149 @@
+"""`make bench`: every benchmark, then docs/performance.md, its picture and docs/performance.json.
+
+A benchmark measures two things in alternation in one run and reports their ratio, round by round: machines are shared
+and noisy, ratios taken side by side are not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+import matplotlib as mpl
+import msgspec
+
+from tests.benchmarks import engine
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+DOCS = Path(__file__).parents[2] / "docs"
+PACKAGES = ("faust-streaming", "aiokafka", "confluent-kafka", "msgspec", "rocksdict", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One comparison: `run(folder, rounds=, quick=)` returns a rate of `a` and one of `b` for each round."""
+
+    name: str
+    a: str
+    b: str
+    about: str
+    run: Callable[..., list[tuple[float, float]]]
+
+
+BENCHMARKS = [
+    Benchmark(
+        "engine-vs-bare-faust",
+        "the worker with a constant scorer (checks, state, changelog, both lists, confirmations)",
+        "a stock Faust agent: one table write and one send per event",
+        (engine.__doc__ or "").split("\n\n", 1)[1],
+        engine.run,
+    ),
+]
+
+
+class Result(msgspec.Struct):
+    """A row of docs/performance.json."""
+
+    name: str
+    ratio: float  #: median over the rounds
+    low: float
+    high: float
+    runs: int
+    a: str
+    b: str
+    rates: list[tuple[float, float]]  #: events per second of a and b, per round
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a short form of all; writes nothing into docs")
+    parser.add_argument("--rounds", type=int, default=None)
+    options = parser.parse_args()
+    rounds = options.rounds or (1 if options.quick else 5)
+    results = []
+    for benchmark in BENCHMARKS:
+        print(f"{benchmark.name}: {benchmark.a}\n  against {benchmark.b}", flush=True)
+        with tempfile.TemporaryDirectory(prefix="lsvcr-bench-") as folder:
+            rates = benchmark.run(Path(folder), rounds=rounds, quick=options.quick)
+        ratios = sorted(a / b for a, b in rates)
+        result = Result(
+            benchmark.name, median(ratios), ratios[0], ratios[-1], len(ratios), benchmark.a, benchmark.b, rates
+        )
+        print(f"  ratio {result.ratio:.1f} ({result.low:.1f} to {result.high:.1f}, {result.runs} rounds)", flush=True)
+        results.append(result)
+    if options.quick:
+        print("short form: docs/performance.* left as they are")
+        return
+    DOCS.mkdir(exist_ok=True)
+    (DOCS / "performance.json").write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
+    (DOCS / "performance.md").write_text(document(results))
+    draw(results, DOCS / "performance.png")
+    print(f"written: {DOCS / 'performance.md'}")
+
+
+def document(results: list[Result]) -> str:
+    """docs/performance.md."""
+    about = {benchmark.name: benchmark.about for benchmark in BENCHMARKS}
+    lines = [
+        "# Performance",
+        "",
+        "Made by `make bench`, which also writes `performance.json`. Each figure is a ratio of two things measured in",
+        "alternation in one run: the median over the rounds, and the lowest and highest round. Rates belong to the",
+        "machine below and to its load at the time; ratios travel better.",
+        "",
+        f"Machine: {_machine()}. Versions: {', '.join(f'{name} {version(name)}' for name in PACKAGES)}.",
+        "",
+        "![ratios](performance.png)",
+        "",
+        "| benchmark | ratio | lowest – highest | rounds | a, events/s | b, events/s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        a, b = (median(rates) for rates in zip(*result.rates, strict=True))
+        lines.append(
+            f"| `{result.name}` | **{result.ratio:.1f}** | {result.low:.1f} – {result.high:.1f} | {result.runs} "
+            f"| {a:,.0f} | {b:,.0f} |"
+        )
+    for result in results:
+        lines += ["", f"## {result.name}", "", f"a: {result.a}.", f"b: {result.b}.", "", about[result.name].strip()]
+    return "\n".join(lines) + "\n"
+
+
+def draw(results: list[Result], path: Path) -> None:
+    """A bar per ratio, with its spread."""
+    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.6 * len(results)), layout="constrained")
+    for row, result in enumerate(results):
+        error = [[result.ratio - result.low], [result.high - result.ratio]]
+        axes.barh(row, result.ratio, xerr=error, color="#4c78a8", capsize=4)
+        axes.annotate(f"{result.ratio:.1f}x", (result.high, row), xytext=(6, -4), textcoords="offset points")
+    axes.set_yticks(range(len(results)), [result.name for result in results])
+    axes.axvline(1, color="grey", linewidth=1)
+    axes.set_xlabel("ratio of rates, a to b (median; whiskers: lowest and highest round)")
+    axes.set_xlim(0, max(result.high for result in results) * 1.15)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _machine() -> str:
+    cpu = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.processor(),
+    )
+    return f"{os.cpu_count()} cores ({cpu}), Python {platform.python_version()}, {platform.system()}"
+
+
+if __name__ == "__main__":
+    main()
