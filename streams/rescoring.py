@@ -270,7 +270,7 @@ class Rescorer:
             messages.append(Message(self.changelog, pending.partition, pending.key, state))
             for kind, value in _lists(pending, ranking, version, generated_ms):
                 topic = recommendations.TOPIC_OF[kind]
-                headers = _cloud_event(pending, kind, generated_ms)
+                headers = _cloud_event(pending, topic, generated_ms)
                 messages.append(Message(topic, pending.partition, pending.key, value, headers))
                 newest = pending.state.newest
                 assert newest is not None
@@ -398,7 +398,7 @@ def _lists(pending: Pending, ranking: Ranking, version: str, generated_ms: int) 
     )
 
 
-def _cloud_event(pending: Pending, kind: str, generated_ms: int) -> list[tuple[str, bytes]]:
+def _cloud_event(pending: Pending, topic: str, generated_ms: int) -> list[tuple[str, bytes]]:
     """CloudEvents attributes (Kafka binary mode) of an output."""
     newest = pending.state.newest
     assert newest is not None
@@ -406,8 +406,8 @@ def _cloud_event(pending: Pending, kind: str, generated_ms: int) -> list[tuple[s
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     return [
         ("ce_specversion", b"1.0"),
-        ("ce_id", f"{newest.event_id}/{kind}/{generated_ms}".encode()),
-        ("ce_type", b"lsvcr.recommendations." + kind.encode()),
+        ("ce_id", f"{newest.event_id}/{topic}/{generated_ms}".encode()),
+        ("ce_type", b"lsvcr." + topic.encode()),
         ("ce_source", b"lsvcr/worker"),
         ("ce_time", f"{stamp}.{millis:03d}Z".encode()),
     ]
