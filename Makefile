@@ -59,7 +59,7 @@ bench: $(VENV)/.all ## speed, as ratios measured side by side (QUICK=1: a short 
 	@PYTHONPATH=tests $(BIN)/python -m tests.benchmarks $(if $(QUICK),--quick)
 
 results: $(VENV)/.all ## train and evaluate on the real data sets; writes docs/results.md
-	@$(BIN)/python -m offline_train.results
+	@$(BIN)/lsvcr evaluate results
 
 clean: ## remove what the targets made (the environment stays)
 	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
