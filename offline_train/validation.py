@@ -52,7 +52,8 @@ class Validator:
         self.gatherer = Gatherer(corpus, tables)
         self.starts, self.order = log.comments_by_video()
         there = log.first_seen_video[samples.target_video] < samples.ts_ms
-        listed = log.comment_video[np.maximum(samples.target_comment, 0)] == samples.target_video
+        # -1, the target comment of a video sample, reads the appended row
+        listed = np.append(log.comment_video, -1)[samples.target_comment] == samples.target_video
         random = np.random.default_rng(seed)
         self.video = _some(samples, (samples.kind == VIEW) & ~samples.target_seen & there, random)
         self.comment = _some(samples, (samples.kind == INTERACTION) & listed, random)

@@ -1,0 +1,264 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import tastes  # noqa: E402
+
+from offline_train.batches import (  # noqa: E402
+    Gatherer,
+    ItemTables,
+    comment_authors,
+    popular_comments,
+    preferences,
+)
+from offline_train.corpus import Corpus, leave_one_out, temporal_split  # noqa: E402
+from offline_train.finetuning import FinetuneConfig, finetune, interacted, trainable  # noqa: E402
+from offline_train.log import INTERACTION, VIEW, Log  # noqa: E402
+from offline_train.negatives import CommentNegatives  # noqa: E402
+from offline_train.sr import SR, SRConfig  # noqa: E402
+from offline_train.text import text_vectors  # noqa: E402
+from offline_train.validation import Score, Validator  # noqa: E402
+from streams.events import Comment, CommentInteraction, Video, VideoView  # noqa: E402
+
+pytestmark = pytest.mark.train
+QUICK = FinetuneConfig(epochs=6, batch=64, threads=1, learning_rate=3e-3)
+SMALL = {"dim": 16, "feedforward": 32, "layers": 1}
+
+
+@pytest.fixture(scope="module")
+def data():
+    corpus = Corpus.build(tastes.log())
+    split = temporal_split(corpus)
+    return corpus, split, text_vectors(corpus.log, cutoff_ms=split.valid_ms)
+
+
+def small(corpus):
+    return SRConfig(len(corpus.log.video_ids), **SMALL)
+
+
+@pytest.fixture(scope="module")
+def trained(data):
+    return finetune(*data, QUICK, small(data[0]))
+
+
+def test_training_learns_both_tasks(trained):
+    first, best = trained.curve[0], trained.curve[trained.best_epoch]
+    assert trained.best_epoch > 0
+    assert best.score > first.score
+    assert best.score == max(point.score for point in trained.curve)
+    assert trained.curve[-1].loss < trained.curve[1].loss
+
+
+def test_the_best_weights_are_kept(data, trained):
+    corpus, split, _ = data
+    score = Validator(corpus, split, trained.tables, "joint", QUICK.seed)(trained.model)
+    assert score.joint == pytest.approx(trained.curve[trained.best_epoch].score, abs=1e-6)
+
+
+def test_the_same_seed_gives_the_same_model(data):
+    config = dataclasses.replace(QUICK, epochs=1)
+    a, b = (finetune(*data, config, small(data[0])).model.state_dict() for _ in range(2))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    other = finetune(*data, dataclasses.replace(config, seed=1), small(data[0])).model.state_dict()
+    assert any(not torch.equal(a[name], other[name]) for name in a)
+
+
+def test_it_stops_without_a_gain(data):
+    config = dataclasses.replace(QUICK, epochs=30, patience=2, learning_rate=1e-12)
+    run = finetune(*data, config, small(data[0]))
+    assert len(run.curve) == run.best_epoch + 3
+
+
+@pytest.mark.parametrize("task", ["video", "comment"])
+def test_a_single_task_trains_and_validates_itself_alone(data, task):
+    run = finetune(*data, dataclasses.replace(QUICK, task=task, epochs=1), small(data[0]))
+    point = run.curve[1]
+    other = "comment" if task == "video" else "video"
+    assert getattr(point, f"{task}_loss") > 0
+    assert getattr(point, f"{other}_loss") == 0
+    assert getattr(point, f"{task}_ndcg5") is not None
+    assert getattr(point, f"{other}_ndcg5") is None
+
+
+def test_progress_is_reported_per_batch(data):
+    points = []
+    config = dataclasses.replace(QUICK, epochs=1, epoch_samples=200)
+    finetune(*data, config, small(data[0]), report=points.append)
+    assert [point.batch for point in points] == [1, 2, 3, 4]
+    assert {point.batches for point in points} == {4}
+    assert all(point.samples_per_second > 0 for point in points)
+
+
+def test_an_unknown_task_is_refused():
+    with pytest.raises(ValueError, match="known: video, comment, joint"):
+        FinetuneConfig(task="both")
+
+
+def test_a_task_without_samples_is_refused():
+    log = Log.build(iter(()), iter([VideoView(f"e{i}", "u", f"v{i}", i, 20_000) for i in range(20)]))
+    corpus = Corpus.build(log)
+    split = temporal_split(corpus)
+    with pytest.raises(ValueError, match="no sample for task comment"):
+        finetune(corpus, split, text_vectors(log), dataclasses.replace(QUICK, task="comment"))
+
+
+def test_a_log_without_comments_trains():
+    log = Log.build(iter(()), iter([VideoView(f"e{i}", f"u{i % 3}", f"v{i % 7}", i, 20_000) for i in range(40)]))
+    corpus = Corpus.build(log)
+    run = finetune(corpus, temporal_split(corpus), text_vectors(log), dataclasses.replace(QUICK, epochs=1))
+    assert np.isfinite(run.curve[-1].loss)
+
+
+def test_a_video_seen_before_is_no_target():
+    log = Log.build(iter(()), iter([VideoView(f"e{i}", "u", f"v{i % 2}", i, 20_000) for i in range(6)]))
+    samples = Corpus.build(log).samples
+    assert len(trainable(samples, "video")) == 2
+    assert len(trainable(samples, "comment")) == 0
+
+
+def test_the_score_is_a_geometric_mean():
+    assert Score(0.1, 0.4).joint == pytest.approx(0.2)
+    assert Score(None, 0.4).joint == pytest.approx(0.4)
+    assert Score(None, None).joint == 0
+
+
+# --- what a batch shows -----------------------------------------------------------------------------------------------
+
+
+def story():
+    """`first` and `second` of v0 and v1; u is the author of `first`, which is the popular one of v0."""
+    catalog = [
+        Video("v0", "zero"),
+        Video("v1", "one"),
+        Comment("first", "v0", "mine", user_id="u", created_ms=1),
+        Comment("second", "v1", "theirs", user_id="w", created_ms=5000),
+    ]
+    events = [
+        VideoView("a", "u", "v0", 100, 20_000),
+        VideoView("a2", "w", "v0", 110, 20_000),
+        CommentInteraction("b", "w", "v0", "first", 120, "like"),
+        VideoView("c", "u", "v1", 200, 20_000),
+        VideoView("c2", "w", "v1", 210, 20_000),
+        CommentInteraction("d", "u", "v1", "second", 6000, "like"),
+        CommentInteraction("e", "w", "v1", "second", 7000, "like"),
+        VideoView("f", "u", "v2", 9000, 20_000),
+        VideoView("g", "u", "v3", 9500, 20_000),
+    ]
+    corpus = Corpus.build(Log.build(iter(catalog), iter(events)))
+    split = dataclasses.replace(temporal_split(corpus), valid_ms=8000)
+    return corpus, split
+
+
+def shown(corpus, split, event, training):
+    tables = ItemTables.build(text_vectors(corpus.log), popular_comments(corpus.log, corpus, split))
+    row = np.flatnonzero(corpus.samples.event_index == corpus.log.event_ids.index(event))
+    batch = Gatherer(corpus, tables).batch(corpus.samples.take(row), training=training)
+    names = [*corpus.log.comment_ids, None]
+    return [names[c] for c in batch.video_comment[0][: batch.video_length[0]]]
+
+
+def test_popular_comments_come_from_the_training_period():
+    corpus, split = story()
+    popular = popular_comments(corpus.log, corpus, split)
+    names = [*corpus.log.comment_ids, None]
+    assert [names[c] for c in popular] == ["first", "second", None, None]
+    early = popular_comments(corpus.log, corpus, dataclasses.replace(split, valid_ms=4000))
+    assert [names[c] for c in early] == ["first", None, None, None]
+
+
+def test_in_training_nobody_is_shown_their_own_comment():
+    corpus, split = story()
+    assert shown(corpus, split, "c", training=True) == [None]
+    assert shown(corpus, split, "c2", training=True) == ["first"]
+
+
+def test_in_training_a_comment_is_not_shown_before_it_existed():
+    corpus, split = story()
+    assert shown(corpus, split, "d", training=True) == [None, "second"]
+    second = dataclasses.replace(corpus, samples=corpus.samples)
+    second.log.first_seen_comment[1] = 6000  # as if the target's own event had brought it
+    assert shown(second, split, "d", training=True) == [None, None]
+
+
+def test_later_samples_are_shown_what_serving_shows():
+    corpus, split = story()
+    assert shown(corpus, split, "g", training=False) == ["first", "second", None]
+
+
+def test_leave_one_out_counts_no_held_out_event():
+    log = tastes.log()
+    corpus = Corpus.build(log)
+    split = leave_one_out(corpus)
+    popular = popular_comments(log, corpus, split)
+    held = np.concatenate((split.valid, split.test))
+    engaged = (log.kind == INTERACTION) & log.engaged
+    engaged[corpus.samples.event_index[held]] = False
+    count = np.bincount(log.comment[engaged], minlength=len(log.comment_ids))
+    for video, comment in enumerate(popular):
+        if comment >= 0:
+            assert count[comment] == count[log.comment_video == video].max()
+
+
+def test_an_author_is_known_from_the_event_of_writing():
+    log = Log.build(iter(()), iter([CommentInteraction("e", "u", "v", "c", 1, "write")]))
+    assert comment_authors(log).tolist() == [0]
+
+
+def test_only_videos_of_training_samples_have_an_id(data):
+    corpus, split, _ = data
+    known = interacted(corpus, split).astype(bool)
+    assert set(np.flatnonzero(known)) == set(corpus.samples.target_video[split.train])
+
+
+def test_an_unknown_video_and_no_comment_are_zero_vectors(data):
+    corpus, _, texts = data
+    tables = ItemTables.build(texts, np.full(len(texts.video), -1))
+    assert not tables.comments[tables.popular].any()
+    model = SR(small(corpus)).eval()
+    row = corpus.samples.take(np.array([50]))
+    batch = Gatherer(corpus, tables).batch(row, training=False)
+    unknown = dataclasses.replace(batch, current=torch.tensor([len(corpus.log.video_ids)]))
+    assert all(torch.isfinite(p).all() for p in preferences(model, tables, unknown))
+
+
+# --- negatives --------------------------------------------------------------------------------------------------------
+
+
+def draw(corpus, rows, count=19, cutoff=10**12):
+    samples = corpus.samples.take(rows)
+    return samples, *CommentNegatives(corpus.log, cutoff).draw(samples, count, np.random.default_rng(0))
+
+
+def test_negatives_are_others_of_the_same_video_that_were_there(data):
+    corpus, _, _ = data
+    log = corpus.log
+    rows = np.flatnonzero(corpus.samples.kind == INTERACTION)
+    samples, negatives, usable = draw(corpus, rows, count=5)
+    assert (negatives != samples.target_comment[:, None]).all()
+    assert (log.comment_video[negatives] == samples.target_video[:, None]).all()
+    assert (log.first_seen_comment[negatives] <= samples.ts_ms[:, None]).all()
+    texts = np.array(log.comment_texts, object)
+    assert ((texts[negatives] != texts[samples.target_comment][:, None]) == usable).all()
+
+
+def test_a_video_with_few_comments_gives_each_once_and_others_fill_up(data):
+    corpus, _, _ = data
+    rows = np.flatnonzero(corpus.samples.kind == INTERACTION)[:20]
+    samples, negatives, _ = draw(corpus, rows)
+    same = corpus.log.comment_video[negatives] == samples.target_video[:, None]
+    assert same[:, :7].all()
+    for row in negatives[:, :7]:
+        assert len(set(row)) == 7
+    assert not same[:, 7:].all()
+
+
+def test_where_the_target_is_written_later_comments_may_be_drawn():
+    events = [CommentInteraction(f"e{i}", f"u{i}", "v", f"c{i}", 100 * i, "write") for i in range(10)]
+    corpus = Corpus.build(Log.build(iter(()), iter(events)))
+    _, negatives, _ = draw(corpus, np.array([0]), count=4, cutoff=500)
+    assert set(negatives[0]) <= {1, 2, 3, 4}
+    assert len(set(negatives[0])) > 1
+    assert (corpus.samples.kind != VIEW).all()

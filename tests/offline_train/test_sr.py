@@ -1,0 +1,134 @@
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from offline_train.sr import SR, Attention, SRConfig, SREncoder  # noqa: E402
+
+CONFIG = SRConfig(videos=7, dim=16, text_dim=12, window=6, heads=2, feedforward=32)
+pytestmark = pytest.mark.train
+
+
+@pytest.fixture
+def encoder():
+    torch.manual_seed(0)
+    encoder = SREncoder(CONFIG).eval()
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return encoder
+
+
+def inputs(videos, comments, seed=1, width=6):
+    """Random histories of the given lengths, padded with noise to `width`."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(*shape):
+        return torch.randn(*shape, CONFIG.dim, generator=generator)
+
+    n = len(videos)
+    return [
+        *(noise(n, width) for _ in range(3)),
+        torch.tensor(videos),
+        *(noise(n, width) for _ in range(3)),
+        torch.tensor(comments),
+        noise(n),
+    ]
+
+
+def close(a, b):
+    return all(torch.allclose(x, y, atol=1e-5) for x, y in zip(a, b, strict=True))
+
+
+def test_preferences_are_normalised_over_the_temperature(encoder):
+    for preference in encoder(*inputs([3, 6, 1], [2, 0, 6])):
+        assert torch.allclose(preference.norm(dim=-1), torch.full((3,), 1 / CONFIG.temperature), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("videos", "comments"), [(0, 0), (0, 4), (4, 0)])
+def test_empty_histories_give_numbers_and_gradients(encoder, videos, comments):
+    arguments = inputs([videos, 3], [comments, 3])
+    arguments[-1].requires_grad_()
+    video, comment = encoder(*arguments)
+    (video.sum() + comment.sum()).backward()
+    assert torch.isfinite(video).all()
+    assert torch.isfinite(comment).all()
+    assert torch.isfinite(arguments[-1].grad).all()
+    assert all(torch.isfinite(p.grad).all() for p in encoder.parameters() if p.grad is not None)
+
+
+def test_an_empty_video_history_prefers_nothing(encoder):
+    video, comment = encoder(*inputs([0], [4]))
+    assert (video == 0).all()
+    assert (comment != 0).any()
+
+
+def test_padding_is_not_read(encoder):
+    arguments = inputs([2, 4], [3, 1])
+    padded = encoder(*arguments)
+    for place, length in ((0, [2, 4]), (1, [2, 4]), (2, [2, 4]), (4, [3, 1]), (5, [3, 1]), (6, [3, 1])):
+        for row, end in enumerate(length):
+            arguments[place][row, end:] = 99.0
+    assert close(encoder(*arguments), padded)
+
+
+def test_a_user_does_not_depend_on_the_batch(encoder):
+    together = encoder(*inputs([2, 5, 0], [3, 0, 6]))
+    arguments = inputs([2, 5, 0], [3, 0, 6])
+    alone = [encoder(*(argument[i : i + 1] for argument in arguments)) for i in range(3)]
+    assert close(together, [torch.cat(parts) for parts in zip(*alone, strict=True)])
+
+
+def test_histories_are_causal(encoder):
+    x = torch.randn(1, 6, CONFIG.dim, generator=torch.Generator().manual_seed(3))
+    present = torch.ones(1, 6, dtype=torch.bool)
+    before = encoder.video_history(x, present)
+    x[:, 4, 0] += 3
+    after = encoder.video_history(x, present)
+    assert torch.allclose(before[:, :4], after[:, :4], atol=1e-6)
+    assert not torch.allclose(before[:, 4], after[:, 4], atol=1e-3)
+
+
+def test_order_and_every_input_matter(encoder):
+    arguments = inputs([5], [5])
+    video, comment = encoder(*arguments)
+    for place in (0, 1, 2, 4, 5, 6, 8):
+        changed = [a.clone() for a in arguments]
+        changed[place] = changed[place].flip(1) if place < 8 else changed[place] + 1
+        now_video, now_comment = encoder(*changed)
+        assert not torch.allclose(now_comment, comment, atol=1e-3)
+        assert torch.allclose(now_video, video, atol=1e-3) == (place == 8)  # the query is the comments' alone
+
+
+def test_the_profile_residual_is_the_mean_of_the_users_own_comments():
+    torch.manual_seed(0)
+    strong = SREncoder(SRConfig(videos=7, dim=16, text_dim=12, window=6, profile=1e6)).eval()
+    arguments = inputs([3], [4])
+    mean = arguments[6][:, :4].mean(1)
+    expected = torch.nn.functional.normalize(mean, dim=-1) / CONFIG.temperature
+    assert torch.allclose(strong(*arguments)[1], expected, atol=1e-3)
+
+
+def test_no_profile_leaves_the_residual_out():
+    encoder = SREncoder(SRConfig(videos=7, profile=0.0))
+    assert not encoder.comment_profile.requires_grad
+    assert encoder.comment_profile == 0
+
+
+def test_attention_without_keys_adds_only_its_bias():
+    attention = Attention(CONFIG)
+    torch.nn.init.constant_(attention.out.bias, 0.5)
+    y = attention(torch.randn(2, 3, 16), torch.randn(2, 4, 16), torch.zeros(2, 1, 4, dtype=torch.bool))
+    assert torch.allclose(y, torch.full_like(y, 0.5))
+
+
+def test_a_video_without_training_has_no_id():
+    model = SR(CONFIG)
+    model.known[3] = 0
+    assert (model.id_vectors()[3] == 0).all()
+    assert (model.id_vectors()[2] != 0).any()
+
+
+def test_the_text_map_starts_as_a_projection():
+    model = SR(CONFIG)
+    text = torch.randn(3, 12)
+    projected = model.text(text)
+    assert torch.allclose(torch.nn.functional.cosine_similarity(projected[:, :12], text), torch.ones(3))
