@@ -20,7 +20,7 @@ $(BIN)/uv:
 
 # Serving and the local Kafka and Redis: all that the demo needs, no PyTorch.
 $(VENV)/.serving: $(INPUTS) | $(BIN)/uv
-	@echo "== installing the serving environment (about 300 MB with a Java runtime; no PyTorch)"
+	@echo "== installing the serving environment (about 430 MB with Kafka and a Java runtime; no PyTorch)"
 	@$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt -e '.[local]'
 	@$(BIN)/lsvcr stack fetch
 	@touch $@

@@ -239,6 +239,7 @@ def run_app(
     with _locked(settings):
         app = build(settings, scorer, config=config, flags=flags)
         worker = faust.Worker(app, loglevel=loglevel, quiet=True, redirect_stdouts=False, override_logging=False)
+        worker.spinner = None  # it would write terminal codes into log files
         code = 0
         try:
             worker.execute_from_commandline()
