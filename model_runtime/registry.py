@@ -152,9 +152,9 @@ class Registry:
         try:
             return msgspec.json.decode(file.read_bytes(), type=Channel)
         except FileNotFoundError:
-            raise RegistryError(
-                f"channel {name} of {self.root} serves no version; promote one of: {', '.join(self.versions()) or '-'}"
-            ) from None
+            known = self.versions()
+            advice = f"promote one of: {', '.join(known)}" if known else "it holds none yet: `lsvcr train fit` makes one"
+            raise RegistryError(f"channel {name} of the registry {self.root} serves no version; {advice}") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RegistryError(f"{file}: {error}; promote a version again") from None
 
