@@ -153,7 +153,7 @@ class Registry:
             return msgspec.json.decode(file.read_bytes(), type=Channel)
         except FileNotFoundError:
             known = self.versions()
-            advice = f"promote one of: {', '.join(known)}" if known else "it holds none yet: `lsvcr train fit` makes one"
+            advice = f"promote one of: {', '.join(known)}" if known else "it is empty: `lsvcr train fit` makes one"
             raise RegistryError(f"channel {name} of the registry {self.root} serves no version; {advice}") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RegistryError(f"{file}: {error}; promote a version again") from None
