@@ -59,7 +59,7 @@ class Popularity:
 
     def __init__(self, task: str, log: Log, training: NDArray[np.bool_]) -> None:
         self.task = task
-        self.name = "popularity, all time" if task == "video" else "most liked"
+        self.name = "popularity (all time)" if task == "video" else "most liked"
         rows, items, size = _engagements(task, log)
         self._counts = np.bincount(items[training[rows]], minlength=size).astype(np.float64)
 
@@ -77,9 +77,9 @@ class Trending:
         self.task = task
         self.days = days
         if days is None:
-            self.name = "popularity, so far" if task == "video" else "most liked, so far"
+            self.name = "popularity (so far)" if task == "video" else "most liked (so far)"
         else:
-            self.name = f"trending, {days:g} days" if task == "video" else f"most liked, {days:g} days"
+            self.name = f"trending ({days:g} days)" if task == "video" else f"most liked ({days:g} days)"
         self._rows, self._items, self._size = _engagements(task, log)
         self._ts_ms = log.ts_ms[self._rows]
         self._counts = np.zeros(self._size)
@@ -168,7 +168,7 @@ class TextProfile:
     are 0: one tie.
     """
 
-    name = "text profile, TF-IDF"
+    name = "text profile (TF-IDF)"
     task = "comment"
 
     def __init__(self, log: Log, corpus: Corpus, training: NDArray[np.bool_]) -> None:

@@ -18,9 +18,9 @@ COLUMNS = tuple(f"{m}@{k}" for m in METRICS for k in CUTOFFS if not (k == 1 and 
 HEADLINE = "ndcg@10"
 #: what the model is required to be above: (data set, task, baselines)
 BAR = (
-    ("HetRec", "video", ("random", "popularity, all time")),
+    ("HetRec", "video", ("random", "popularity (all time)")),
     ("HetRec", "comment", ("random", "most liked")),
-    ("Rotten Tomatoes", "video", ("random", "popularity, all time")),
+    ("Rotten Tomatoes", "video", ("random", "popularity (all time)")),
 )
 _TASKS = {"video": "Videos", "comment": "Comments"}
 _LABELS = {"recall": "R", "ndcg": "NDCG", "mrr": "MRR"}
@@ -90,7 +90,8 @@ def draw(study: Study, path: Path) -> Path:
         found.sort(key=lambda row: row.mean)
         colours = ["#c8553d" if row.model.startswith(NAME) else "#8d99ae" for row in found]
         means = [row.mean for row in found]
-        axis.barh([row.model for row in found], means, xerr=[row.std for row in found], color=colours, capsize=2)
+        spread = [row.std if row.seeds > 1 else float("nan") for row in found]
+        axis.barh([row.model for row in found], means, xerr=spread, color=colours, capsize=2)
         for place, mean in enumerate(means):
             axis.annotate(
                 f" {mean:.3f}", (mean, place), va="center", fontsize=8, xytext=(6, 0), textcoords="offset points"
@@ -165,7 +166,7 @@ def _section(study: Study, task: str, protocol: str) -> str:
             continue
         cells = (_cell(by_cell[model, column], best[column]) for column in COLUMNS)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", *notes, _prose(found)]) + "\n"
+    return "\n".join([*lines, "", *(f"{note}\n" for note in notes), _prose(found)]) + "\n"
 
 
 def _prose(found: dict[str, list[Result]]) -> str:
@@ -176,7 +177,7 @@ def _prose(found: dict[str, list[Result]]) -> str:
     for name, results in found.items():
         if not name.startswith(NAME) and results[0].values:
             verdict = compare(found[NAME], results)
-            words[verdict.word].append(f"{name} ({_shown(verdict)})")
+            words[verdict.word].append(f"{name} {_shown(verdict)}")
     parts = [f"{word} {', '.join(names)}" for word, names in words.items() if names]
     return f"{NAME} is " + "; ".join(parts) + ". (Differences in NDCG@10 ± standard error.)" if parts else ""
 
@@ -223,5 +224,5 @@ _NOTES = """
   it; *alone*, nothing competes with it; *revealed*, the user writes it and had written the same text before.
 - ± in the tables is the standard deviation over seeds. It says nothing about the choice of test targets; the standard
   errors of the differences do, taking targets as independent.
-- "popularity, all time" and "most liked" count the training period and stand still; "so far" goes on counting.
+- "popularity (all time)" and "most liked" count the training period and stand still; "so far" goes on counting.
 """

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from model_runtime.bundle import Bundle
 from offline_train.baselines import Random, Scorer, baselines
@@ -52,17 +53,32 @@ _TRAINING_CODE = (
 
 @dataclass(frozen=True)
 class Source:
-    """A public data set: its folder below the shared data, and what makes a log of it."""
+    """A public data set: its folder below the shared data, what makes a log of it, and what to know of its figures."""
 
     data: str
     slug: str
     folder: str
     convert: Callable[[Path, Path], LogWriter]
+    caveat: str
 
 
 SOURCES = (
-    Source("Rotten Tomatoes", "rotten-tomatoes", "rotten-tomatoes", rotten_tomatoes.convert),
-    Source("HetRec", "hetrec", "hetrec2011-tags", hetrec.convert),
+    Source(
+        "Rotten Tomatoes",
+        "rotten-tomatoes",
+        "rotten-tomatoes",
+        rotten_tomatoes.convert,
+        "Only the day of a review is known; within a day the order is the file's, which puts a film's reviews "
+        "together. What counts recent engagements gains from that. A comment target is the user's own new review.",
+    ),
+    Source(
+        "HetRec",
+        "hetrec",
+        "hetrec2011-tags",
+        hetrec.convert,
+        "A user who is the first to give a film some tag creates the comment by that: as-of cannot rank such a target, "
+        "and in the full ranking what counts likes so far can only push it down.",
+    ),
 )
 
 
@@ -136,7 +152,7 @@ def _study(
             steps(f"{source.data}: training {task}, seed {seed}")
             one = replace(config, task=task, seed=seed)
             bundle = trained_bundle(folder, corpus, split, one, work / "bundles", report=steps.epoch)
-            name = NAME if task == JOINT else f"{NAME}, {task}s alone"
+            name = NAME if task == JOINT else f"{NAME} ({task}s alone)"
             for kind in ("video", "comment") if task == JOINT else (task,):
                 trained.append(BundleScorer(bundle, log, corpus, kind, name=name, threads=config.threads))
 
@@ -145,7 +161,7 @@ def _study(
     scorers = [scorer for task in ("video", "comment") for scorer in baselines(task, log, corpus, training, seeds[0])]
     scorers += [Random(task, log, seed) for task in ("video", "comment") for seed in seeds[1:]]
     results = evaluate(log, corpus, split, [*scorers, *trained], protocols=PROTOCOLS)
-    return Study(source.data, source.slug, results, _facts(log, corpus, split))
+    return Study(source.data, source.slug, results, _facts(source, log, corpus, split))
 
 
 def converted(source: Source, shared: Path, work: Path) -> Path:
@@ -181,32 +197,31 @@ def trained_bundle(
     return export(finetuned, corpus, split, texts, target)
 
 
-def _facts(log: Log, corpus: Corpus, split: Split) -> list[str]:
+def _facts(source: Source, log: Log, corpus: Corpus, split: Split) -> list[str]:
     test = corpus.samples.take(split.test)
     trained_on = corpus.samples.take(split.train)
-    known = set(trained_on.target_video.tolist())
     comments = test.kind == INTERACTION
-    asked = set(test.target_video.tolist())
-    unknown = sum(video not in known for video in asked) / len(asked)
+    known = np.isin(test.target_video, corpus.samples.target_video[split.train])
     return [
         f"{len(log.user_ids):,} users, {len(log.video_ids):,} videos, {len(log.comment_ids):,} comments, "
         f"{log.events:,} events from {_day(int(log.ts_ms[0]))} to {_day(int(log.ts_ms[-1]))}.",
         f"Training before {_day(split.valid_ms)}, test from {_day(split.test_ms)}: {len(trained_on):,} samples to "
         f"learn from, {int((~comments).sum()):,} video and {int(comments.sum()):,} comment targets to rank.",
-        f"{unknown:.0%} of the videos asked for in the test are unknown to training.",
+        f"{1 - known[~comments].mean():.0%} of the video targets of the test are unknown to training.",
+        source.caveat,
     ]
 
 
 def _how(seeds: int, tasks: Sequence[str]) -> list[str]:
     lines = [
-        f"{NAME}: the joint model, fine-tuned from scratch with {seeds} seeds; each training is exported to a bundle "
-        "and ranked by that bundle's ONNX graph, as in serving. Text vectors are TF-IDF reduced by SVD, fitted on the "
+        f"{NAME}: the joint model, fine-tuned from scratch with {seeds} seed{'s' * (seeds > 1)}; each training is "
+        "exported to a bundle and ranked by that bundle's ONNX graph, as in serving. Text vectors are TF-IDF reduced by SVD, fitted on the "
         "training period.",
         "Everything that is fitted uses the training period alone.",
         "To make it again: `make results`, or `lsvcr evaluate results --data DIR`.",
     ]
     if set(tasks) - {JOINT}:
-        lines.insert(1, f'"{NAME}, videos alone" and "{NAME}, comments alone" are fine-tuned on one task each.')
+        lines.insert(1, f'"{NAME} (videos alone)" and "{NAME} (comments alone)" are fine-tuned on one task each.')
     return lines
 
 

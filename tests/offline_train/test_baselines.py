@@ -153,8 +153,8 @@ def test_every_baseline_of_a_task_is_there_once(task: str) -> None:
     assert len(set(names)) == len(names)
     assert all(scorer.task == task for scorer in every)
     wanted = {
-        "video": ("random", "popularity, all time", "trending, 30 days", "item-kNN", "newest first"),
-        "comment": ("random", "newest first", "most liked", "text profile, TF-IDF"),
+        "video": ("random", "popularity (all time)", "trending (30 days)", "item-kNN", "newest first"),
+        "comment": ("random", "newest first", "most liked", "text profile (TF-IDF)"),
     }
     assert set(wanted[task]) <= set(names)
     for scorer in every:

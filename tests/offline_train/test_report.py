@@ -26,7 +26,7 @@ def result(model: str, rank: int, task: str = "video", protocol: str = "full", w
 
 
 def study(model_rank: int) -> Study:
-    results = [result("random", 9), result("random", 9, wobble=5), result("popularity, all time", 4)]
+    results = [result("random", 9), result("random", 9, wobble=5), result("popularity (all time)", 4)]
     results += [result(NAME, model_rank), result(NAME, model_rank, wobble=9)]
     results += [result(name, 3, "comment") for name in ("random", "most liked", NAME)]
     results.append(Result("comment", "full", "temporal", "newest first", {}, results[0].counts, 42.0, LEAK))
@@ -46,9 +46,9 @@ def test_a_model_that_wins_is_above_everything(winner: str) -> None:
 
 def test_a_model_that_loses_is_said_to_lose(tmp_path: Path) -> None:
     text = write_report([study(6)], tmp_path, how=[]).read_text()
-    assert re.search(r"\| HetRec \| video \| full \| popularity, all time \| -0\.\d+ ± 0\.\d+ \| below it \|", text)
-    assert f"{NAME} is below popularity, all time" in text
-    assert re.search(r"\| HetRec \| video \| full \| 0\.\d+ \| popularity, all time \| 0\.\d+ \| below it \|", text)
+    assert re.search(r"\| HetRec \| video \| full \| popularity \(all time\) \| -0\.\d+ ± 0\.\d+ \| below it \|", text)
+    assert f"{NAME} is below popularity (all time) -0." in text
+    assert re.search(r"\| HetRec \| video \| full \| 0\.\d+ \| popularity \(all time\) \| 0\.\d+ \| below it \|", text)
 
 
 def test_an_equal_is_not_told_apart(winner: str) -> None:
@@ -69,7 +69,7 @@ def test_tables_have_every_figure_the_counts_and_the_leak(winner: str) -> None:
 def test_best_figures_are_bold_and_the_model_stands_last(winner: str) -> None:
     table = winner.split("### Videos, full ranking")[1].split("\n\n")[2].splitlines()
     models = [line.split("|")[1].strip() for line in table[2:]]
-    assert models == ["random", "popularity, all time", f"**{NAME}**"]
+    assert models == ["random", "popularity (all time)", f"**{NAME}**"]
     ndcg = 2 + COLUMNS.index("ndcg@10")
     bold = [line.split("|")[ndcg].strip().startswith("**") for line in table[2:]]
     assert bold == [False, False, True]

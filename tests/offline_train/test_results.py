@@ -50,7 +50,7 @@ def shared(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def source() -> Source:
-    return Source("Made up", "made-up", "made-up", made_up)
+    return Source("Made up", "made-up", "made-up", made_up, "Nobody exists.")
 
 
 @pytest.fixture
@@ -71,6 +71,7 @@ def test_the_study_writes_every_model_task_protocol_and_metric(study: Path, shar
     assert {row["seeds"] for row in rows if row["model"] == "item-kNN"} == {1}
     assert all(0 <= row["mean"] <= 1 for row in rows)
     assert "### Comments, as-of ranking" in study.read_text()
+    assert "Nobody exists." in study.read_text()
     assert str(tmp_path) not in study.read_text()
 
     # Again, from what was kept: nothing is trained, and the figures are the same.
@@ -93,9 +94,9 @@ def test_the_study_writes_every_model_task_protocol_and_metric(study: Path, shar
     table = {
         row["metric"]: row["mean"]
         for row in rows
-        if (row["task"], row["protocol"], row["model"]) == ("video", "as-of", "trending, 30 days")
+        if (row["task"], row["protocol"], row["model"]) == ("video", "as-of", "trending (30 days)")
     }
-    assert shown["video", "as-of", "trending, 30 days"] == pytest.approx(table)
+    assert shown["video", "as-of", "trending (30 days)"] == pytest.approx(table)
     assert "warning" not in called.stderr
     printed = CliRunner().invoke(main, ["evaluate", "--log", str(log), "--bundle", str(bundle)])
     assert NAME in printed.output
