@@ -23,9 +23,11 @@ from typing import Any, Protocol
 
 from model_runtime.scorer import Ranking, Request
 from streams import history, recommendations, topics
-from streams.events import CommentInteraction, EventError, VideoView, decode
-from streams.history import HistoryConfig, UserState
+from streams.events import EventError, decode
+from streams.history import HistoryConfig
 from streams.outbox import Delivery, DeliveryError, Message, Outbox
+from streams.outputs import cloud_event, lists_of, request_of
+from streams.pending import Pending, Users
 from streams.slices import Ledger, Partition, Slice
 from streams.table import UserStateTable
 from streams.telemetry import Telemetry
@@ -51,19 +53,8 @@ class Sink(Protocol):
     def offer(self, records: list[Any], positions: dict[Partition, int]) -> None:
         """Confirmed lists, and per output partition the offset after the last of them."""
 
-
-class Pending:
-    """A user with events that no recommendation covers yet."""
-
-    __slots__ = ("arrived_ms", "key", "partition", "slices", "state", "user_id")
-
-    def __init__(self, user_id: str, key: bytes, partition: int, state: UserState, arrived_ms: int) -> None:
-        self.user_id = user_id
-        self.key = key
-        self.partition = partition
-        self.state = state
-        self.slices: list[Slice] = []
-        self.arrived_ms = arrived_ms
+    def assign(self, partitions: Sequence[int]) -> None:
+        """The partitions that are ours from now on."""
 
 
 class Rescorer:
@@ -96,14 +87,11 @@ class Rescorer:
         self.sink = sink
         self.max_batch = max_batch
         self.max_in_flight = max_in_flight
-        # A state leaves the cache only after it was written to the store: at most two batches are on their way there.
-        self.cached_states = max(cached_states, 4 * max_batch)
         self.ledger = Ledger()
         self.epoch = 0  # counts revocations; what was begun in an earlier epoch is dropped
         self.failure: BaseException | None = None
         self.ready = asyncio.Event()  # set once the catalog is loaded: scoring starts then
-        self._states: dict[bytes, UserState] = {}  # newest state of recently active users, oldest first
-        self._pending: dict[bytes, Pending] = {}
+        self._users = Users(table, config, max(cached_states, 4 * max_batch))
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._idle = asyncio.Event()
@@ -141,33 +129,11 @@ class Rescorer:
             if home != partition:
                 forwarded += self._forward(record, home, slice_)
                 continue
-            self._apply(event, record, slice_)  # type: ignore[arg-type]  # event topics hold events only
+            self._users.apply(event, record, slice_)  # type: ignore[arg-type]  # event topics hold events only
         self.telemetry.took(topic, len(records), rejected, forwarded)
         self._settle(slice_)
-        if self._pending:
+        if self._users.pending:
             self._wake.set()
-
-    def _apply(self, event: VideoView | CommentInteraction, record: Any, slice_: Slice) -> None:
-        key: bytes = record.key
-        pending = self._pending.get(key)
-        if pending is not None:
-            state = pending.state
-        else:
-            known = self._states.pop(key, None)
-            state = known if known is not None else self._read(record.partition, key)
-        state = history.apply(state, event, self.config, partition=record.partition, offset=record.offset)
-        if pending is None:
-            pending = Pending(event.user_id, key, record.partition, state, record.timestamp)
-            self._pending[key] = pending
-        else:
-            pending.state = state
-        if not pending.slices or pending.slices[-1] is not slice_:
-            pending.slices.append(slice_)
-            slice_.waiting += 1
-
-    def _read(self, partition: int, key: bytes) -> UserState:
-        stored = self.table.read(partition, key)
-        return history.EMPTY if stored is None else history.decode(stored)
 
     def _reject(self, record: Any, error: EventError, slice_: Slice) -> None:
         """To `dead-letters`: the bytes as they came, where they came from, and why. The slice waits for it."""
@@ -207,7 +173,7 @@ class Rescorer:
         scored: tuple[int, list[Pending], list[Ranking]] | None = None
         while True:
             # The next batch is being scored while this one is sent.
-            epoch, batch = self.epoch, self._next_batch()
+            epoch, batch = self.epoch, self._users.next_batch(self.max_batch)
             future = loop.run_in_executor(self._executor, self._score, batch) if batch else None
             if scored is not None:
                 self._send(*scored)
@@ -215,23 +181,9 @@ class Rescorer:
                 await asyncio.sleep(0)  # intake gets its turn also under load
             if future is not None:
                 scored = (epoch, batch, await future)
-            elif not self._pending:
+            elif not self._users.pending:
                 self._wake.clear()
                 await self._wake.wait()
-
-    def _next_batch(self) -> list[Pending]:
-        batch = []
-        for key in self._pending:
-            batch.append(self._pending[key])
-            if len(batch) == self.max_batch:
-                break
-        for pending in batch:
-            del self._pending[pending.key]
-            # Events that arrive from here on make a new pending entry, which begins at this state.
-            self._states[pending.key] = pending.state
-        while len(self._states) > self.cached_states:
-            del self._states[next(iter(self._states))]
-        return batch
 
     def _score(self, batch: list[Pending]) -> list[Ranking]:
         requests = [request_of(pending.state) for pending in batch]
@@ -268,12 +220,12 @@ class Rescorer:
             state = history.encode(pending.state)
             stores.setdefault(pending.partition, []).append((pending.key, state))
             messages.append(Message(self.changelog, pending.partition, pending.key, state))
-            for kind, value in _lists(pending, ranking, version, generated_ms):
+            newest = pending.state.newest
+            assert newest is not None  # a pending user has at least the event that made it pending
+            for kind, value in lists_of(pending.user_id, newest, ranking, version, generated_ms):
                 topic = recommendations.TOPIC_OF[kind]
-                headers = _cloud_event(pending, topic, generated_ms)
+                headers = cloud_event(newest, topic, generated_ms)
                 messages.append(Message(topic, pending.partition, pending.key, value, headers))
-                newest = pending.state.newest
-                assert newest is not None
                 records.append((kind, pending.user_id, value, newest.ts_ms, generated_ms, version))
             slices.extend(pending.slices)
         for partition, items in stores.items():
@@ -330,9 +282,8 @@ class Rescorer:
         ours = sorted({partition for _, partition in partitions})
         log.info("partitions %s: state recovered, reading events", ours)
         self.telemetry.assigned(ours)
-        assign = getattr(self.sink, "assign", None)
-        if assign is not None:
-            assign(ours)
+        if self.sink is not None:
+            self.sink.assign(ours)
 
     async def drain(self) -> None:
         """Wait until what was taken is confirmed, for a bounded time: the group waits for us."""
@@ -347,8 +298,7 @@ class Rescorer:
         """Drop everything in flight."""
         self.epoch += 1
         self.ledger.clear()
-        self._pending.clear()
-        self._states.clear()
+        self._users.clear()
         self.outbox.purge()
         self.telemetry.assigned([])
         self._room.set()
@@ -372,42 +322,3 @@ class Rescorer:
             self.failure = error
             self._room.set()
             self.telemetry.failed(error)
-
-
-def request_of(state: UserState) -> Request:
-    """The scorer's view of a state."""
-    return Request(
-        videos=state.video.videos,
-        comment_videos=state.comment.videos,
-        comment_ids=state.comment.comments,
-        current_video=None if state.newest is None else state.newest.video_id,
-        barred=[*state.seen.videos, *state.hated.videos],
-    )
-
-
-def _lists(pending: Pending, ranking: Ranking, version: str, generated_ms: int) -> Iterable[tuple[Any, bytes]]:
-    newest = pending.state.newest
-    assert newest is not None  # a pending user has at least the event that made it pending
-    trigger = recommendations.Trigger(newest.topic, newest.partition, newest.offset, newest.event_id, newest.ts_ms)
-    head = (version, generated_ms, "model", trigger)
-    user = pending.user_id
-    yield "videos", recommendations.encode_videos(user, *head, ranking.video_ids, ranking.video_scores)
-    yield (
-        "comments",
-        recommendations.encode_comments(user, newest.video_id, *head, ranking.comment_ids, ranking.comment_scores),
-    )
-
-
-def _cloud_event(pending: Pending, topic: str, generated_ms: int) -> list[tuple[str, bytes]]:
-    """CloudEvents attributes (Kafka binary mode) of an output."""
-    newest = pending.state.newest
-    assert newest is not None
-    seconds, millis = divmod(generated_ms, 1000)
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", f"{newest.event_id}/{topic}/{generated_ms}".encode()),
-        ("ce_type", b"lsvcr." + topic.encode()),
-        ("ce_source", b"lsvcr/worker"),
-        ("ce_time", f"{stamp}.{millis:03d}Z".encode()),
-    ]

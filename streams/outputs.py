@@ -1,0 +1,49 @@
+"""From a state to the scorer's request, and from a ranking to the records that are published."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from model_runtime.scorer import Ranking, Request
+from streams import recommendations
+from streams.history import Newest, UserState
+from streams.outbox import Headers
+from streams.recommendations import Kind
+
+
+def request_of(state: UserState) -> Request:
+    """The scorer's view of a state."""
+    return Request(
+        videos=state.video.videos,
+        comment_videos=state.comment.videos,
+        comment_ids=state.comment.comments,
+        current_video=None if state.newest is None else state.newest.video_id,
+        barred=[*state.seen.videos, *state.hated.videos],
+    )
+
+
+def lists_of(
+    user_id: str, newest: Newest, ranking: Ranking, version: str, generated_ms: int
+) -> Iterator[tuple[Kind, bytes]]:
+    """The records of both recommendation topics, by kind."""
+    trigger = recommendations.Trigger(newest.topic, newest.partition, newest.offset, newest.event_id, newest.ts_ms)
+    head = (version, generated_ms, "model", trigger)
+    yield "videos", recommendations.encode_videos(user_id, *head, ranking.video_ids, ranking.video_scores)
+    yield (
+        "comments",
+        recommendations.encode_comments(user_id, newest.video_id, *head, ranking.comment_ids, ranking.comment_scores),
+    )
+
+
+def cloud_event(newest: Newest, topic: str, generated_ms: int) -> Headers:
+    """CloudEvents attributes (Kafka binary mode) of an output."""
+    seconds, millis = divmod(generated_ms, 1000)
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", f"{newest.event_id}/{topic}/{generated_ms}".encode()),
+        ("ce_type", b"lsvcr." + topic.encode()),
+        ("ce_source", b"lsvcr/worker"),
+        ("ce_time", f"{stamp}.{millis:03d}Z".encode()),
+    ]
