@@ -7,12 +7,10 @@ intake replaces its path for single records (`streams.intake`), and `streams.res
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import faust
 import msgspec
@@ -33,6 +31,7 @@ from streams.latest import TTL_S, LatestStore
 from streams.outbox import Outbox
 from streams.rescoring import Rescorer, Scores
 from streams.sink import RedisSink
+from streams.slot import Slot
 from streams.table import ROCKSDB_OPTIONS, UserStateTable
 from streams.telemetry import Telemetry
 
@@ -144,7 +143,9 @@ class WorkerParts:
             await self._runner.cleanup()
 
 
-def build(settings: WorkerSettings, scorer: Scores, *, config: HistoryConfig, flags: Flags | None) -> WorkerApp:
+def build(
+    settings: WorkerSettings, slot: Slot, scorer: Scores, *, config: HistoryConfig, flags: Flags | None
+) -> WorkerApp:
     """A worker, ready to run. `flags`: what the catalog keeps up to date; None: no catalog is read.
 
     Raises:
@@ -157,13 +158,13 @@ def build(settings: WorkerSettings, scorer: Scores, *, config: HistoryConfig, fl
         topics.APP_ID,
         broker=[f"kafka://{server}" for server in settings.bootstrap_servers.split(",")],
         store="rocksdb://?driver=rocksdict" if rocks else "memory://",
-        datadir=str(settings.data_dir / f"worker-{settings.worker_id}"),
+        datadir=str(slot.folder),
         topic_partitions=partitions,
         topic_replication_factor=1,
         topic_disable_leader=True,
         table_standby_replicas=0,
         consumer_auto_offset_reset="earliest",
-        consumer_group_instance_id=f"{topics.APP_ID}-worker-{settings.worker_id}",
+        consumer_group_instance_id=slot.instance_id,
         broker_session_timeout=settings.session_timeout_s,
         broker_heartbeat_interval=min(3.0, settings.session_timeout_s / 4),
         broker_rebalance_timeout=max(30.0, settings.session_timeout_s),
@@ -236,8 +237,8 @@ def run_app(
 ) -> int:
     """As `run`, with any scorer (the engine benchmark's is a constant)."""
     quiet_libraries()
-    with _locked(settings):
-        app = build(settings, scorer, config=config, flags=flags)
+    with Slot(settings.data_dir, topics.APP_ID, settings.worker_id) as slot:
+        app = build(settings, slot, scorer, config=config, flags=flags)
         worker = faust.Worker(app, loglevel=loglevel, quiet=True, redirect_stdouts=False, override_logging=False)
         worker.spinner = None  # it would write terminal codes into log files
         code = 0
@@ -247,7 +248,7 @@ def run_app(
             code = int(ended.code or 0)
         failure = app.parts.telemetry.failure
         if settings.leave_on_stop and failure is None:
-            leave_group(settings)
+            slot.leave_group(settings.bootstrap_servers)
         return 1 if failure is not None else code
 
 
@@ -271,20 +272,6 @@ def check_topics(bootstrap_servers: str) -> dict[str, int]:
     return counts
 
 
-def leave_group(settings: WorkerSettings) -> None:
-    """Give the partitions back at once. A static member that just stops keeps them until its session ends."""
-    from kafka import KafkaAdminClient
-    from kafka.admin import MemberToRemove
-
-    try:
-        admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap_servers)
-        member = MemberToRemove(group_instance_id=f"{topics.APP_ID}-worker-{settings.worker_id}")
-        admin.remove_group_members(topics.APP_ID, [member])
-        admin.close()
-    except Exception as error:
-        log.info("could not leave the group (%s); the partitions move after %.0f s", error, settings.session_timeout_s)
-
-
 def quiet_libraries() -> None:
     """Without this, aiokafka and Faust make debug records for each message, a tenth of a worker's time."""
     for name in ("aiokafka", "faust", "mode", "kafka", "asyncio"):
@@ -305,28 +292,3 @@ def _lag(app: WorkerApp, rescorer: Rescorer) -> int | None:
                 confirmed = consumer._committed_offset[TP(tp.topic, tp.partition)] or 0
             lag += max(0, end - confirmed)
     return lag
-
-
-class _locked:
-    """A worker slot's folder, held against a second worker with the same id on this machine."""
-
-    def __init__(self, settings: WorkerSettings) -> None:
-        self.folder = settings.data_dir / f"worker-{settings.worker_id}"
-        self.worker_id = settings.worker_id
-        self._file: TextIO | None = None
-
-    def __enter__(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.folder / "lock", "w")  # held until __exit__
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise WorkerError(
-                f"worker {self.worker_id} is already running in {self.folder}; give this one another --worker-id"
-            ) from None
-        self._file.write(str(os.getpid()))
-        self._file.flush()
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()

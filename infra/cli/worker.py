@@ -94,6 +94,7 @@ def command(
     from model_runtime.manifest import BundleError
     from model_runtime.registry import Registry, RegistryError
     from model_runtime.scorer import Scorer
+    from streams.slot import SlotTakenError
     from streams.worker import WorkerError, WorkerSettings, run
 
     try:
@@ -122,6 +123,6 @@ def command(
     )
     try:
         code = run(settings, scorer, loglevel=log_level)
-    except WorkerError as error:
+    except (WorkerError, SlotTakenError) as error:
         raise click.ClickException(str(error)) from None
     raise SystemExit(code)
