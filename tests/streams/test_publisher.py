@@ -152,31 +152,6 @@ def test_a_broker_that_is_not_there_is_named() -> None:
 
 
 @pytest.mark.integration
-def test_a_dead_broker_fails_every_record_once_and_the_publisher_recovers(own_stack: LocalStack, run_id: str) -> None:
-    servers = own_stack.up().bootstrap_servers
-    client = Publisher(servers, delivery_timeout_s=5)
-    client.publish(view(run_id, 1))
-    client.flush()
-    own_stack.kill_kafka()
-    lost = [view(run_id, number) for number in range(2, 30)]
-    for event in lost:
-        client.publish(event)
-    with pytest.raises(PublishError, match=r"28 record\(s\) were not confirmed") as caught:
-        client.flush()
-    failures = caught.value.failures
-    assert sorted(failure.value or b"" for failure in failures) == sorted(events.encode(event) for event in lost)
-    assert {(failure.topic, failure.key) for failure in failures} == {("video-views", event.user_id) for event in lost}
-    assert all(failure.reason for failure in failures)
-    own_stack.start_kafka()
-    for failure in failures:
-        assert failure.value is not None
-        client.publish(failure.value, topic=failure.topic)
-    client.close()
-    arrived = {json.loads(record.value())["event_id"] for record in records_of(servers, topics.VIDEO_VIEWS, run_id)}
-    assert arrived == {f"{run_id}-e{number}" for number in range(1, 30)}
-
-
-@pytest.mark.integration
 def test_a_missing_topic_is_named_with_the_remedy(tmp_path: Path, run_id: str) -> None:
     with LocalStack(tmp_path, topics=False) as stack, Publisher(stack.bootstrap_servers) as client:
         with pytest.raises(
