@@ -214,9 +214,9 @@ def _facts(source: Source, log: Log, corpus: Corpus, split: Split) -> list[str]:
 
 def _how(seeds: int, tasks: Sequence[str]) -> list[str]:
     lines = [
-        f"{NAME}: the joint model, fine-tuned from scratch with {seeds} seed{'s' * (seeds > 1)}; each training is "
-        "exported to a bundle and ranked by that bundle's ONNX graph, as in serving. Text vectors are TF-IDF reduced by SVD, fitted on the "
-        "training period.",
+        f"{NAME}: the joint model, fine-tuned from scratch with {seeds} seed{'s' * (seeds > 1)}. Each training is "
+        "exported to a bundle and ranked by that bundle's ONNX graph, as in serving. Text vectors are TF-IDF reduced "
+        "by SVD, fitted on the training period.",
         "Everything that is fitted uses the training period alone.",
         "To make it again: `make results`, or `lsvcr evaluate results --data DIR`.",
     ]
