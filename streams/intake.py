@@ -127,7 +127,7 @@ class BatchConsumer(FaustConsumer):
     async def _seek_back(self) -> None:
         """The flow was suspended while a fetch was under way: what it brought is read again later."""
         try:
-            await self.perform_seek()
+            await super().perform_seek()
         except Exception as error:
             self.log.warning("seek to the committed offsets failed: %s", error)
 

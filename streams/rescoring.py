@@ -25,6 +25,7 @@ from model_runtime.scorer import Ranking, Request
 from streams import history, recommendations, topics
 from streams.events import EventError, decode
 from streams.history import HistoryConfig
+from streams.lease import Lease
 from streams.outbox import Delivery, DeliveryError, Message, Outbox
 from streams.outputs import cloud_event, lists_of, request_of
 from streams.pending import Pending, Users
@@ -76,6 +77,7 @@ class Rescorer:
         max_batch: int = 64,
         max_in_flight: int = 20_000,
         cached_states: int = 20_000,
+        session_timeout_s: float = 10.0,
     ) -> None:
         self.scorer = scorer
         self.config = config
@@ -91,12 +93,13 @@ class Rescorer:
         self.epoch = 0  # counts revocations; what was begun in an earlier epoch is dropped
         self.failure: BaseException | None = None
         self.ready = asyncio.Event()  # set once the catalog is loaded: scoring starts then
+        self._lease = Lease(session_timeout_s)
         self._users = Users(table, config, max(cached_states, 4 * max_batch))
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._idle = asyncio.Event()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="scorer")
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     # --- take ---------------------------------------------------------------------------------------------------------
 
@@ -164,8 +167,9 @@ class Rescorer:
     def start(self) -> None:
         """Start the scorer loop on the running event loop."""
         self.outbox.start(asyncio.get_running_loop())
-        self._task = asyncio.create_task(self._run(), name="rescoring")
-        self._task.add_done_callback(self._ended)
+        self._tasks = [asyncio.create_task(self._run(), name="rescoring"), asyncio.create_task(self._lease.keep())]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
 
     async def _run(self) -> None:
         await self.ready.wait()
@@ -209,6 +213,10 @@ class Rescorer:
 
     def _send(self, epoch: int, batch: list[Pending], rankings: list[Ranking]) -> None:
         if epoch != self.epoch:
+            return
+        if self._lease.expired:
+            log.warning("this process was suspended; what it had in flight belongs to other workers by now")
+            self.revoked()
             return
         generated_ms = int(time.time() * 1000)
         version = self.scorer.version
@@ -281,6 +289,7 @@ class Rescorer:
         """Our event partitions, after their state was recovered."""
         ours = sorted({partition for _, partition in partitions})
         log.info("partitions %s: state recovered, reading events", ours)
+        self._lease.renew()
         self.telemetry.assigned(ours)
         if self.sink is not None:
             self.sink.assign(ours)
@@ -305,9 +314,9 @@ class Rescorer:
 
     async def close(self) -> None:
         """Stop the scorer loop and the producer. Called after `drain`."""
-        if self._task is not None:
-            self._task.remove_done_callback(self._ended)
-            self._task.cancel()
+        for task in self._tasks:
+            task.remove_done_callback(self._ended)
+            task.cancel()
         await self.outbox.close()
         self._executor.shutdown(wait=False)
 

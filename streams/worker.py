@@ -207,6 +207,7 @@ def build(
         sink=sink,
         max_batch=settings.max_batch,
         max_in_flight=settings.max_in_flight,
+        session_timeout_s=settings.session_timeout_s,
     )
     catalog = None
     if flags is not None:
