@@ -18,13 +18,8 @@ older than everything kept or yet to come. However the rest arrives, the k-th dr
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_left
-from collections.abc import Callable
 from hashlib import blake2b
-from itertools import accumulate
-from operator import sub
-from typing import Annotated, Any
 
 import msgspec
 from msgspec import Struct
@@ -32,8 +27,6 @@ from msgspec import Struct
 from model_runtime.ids import video_digest
 from streams.events import CommentInteraction, VideoView
 from streams.topics import EVENT_TOPICS
-
-FORMAT_VERSION = 1
 
 
 class HistoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,7 +77,7 @@ class Recent(Struct, frozen=True):
 
 
 class Newest(Struct, frozen=True):
-    """The user's newest event by event time (ties by digest): what a recommendation covers, and its trigger."""
+    """The user's newest event by event time (ties by digest, then topic): the trigger, what a recommendation covers."""
 
     ts_ms: int
     digest: int
@@ -157,7 +150,8 @@ def apply(
             comment = _insert(comment, ts_ms, digest, event.video_id, event.comment_id, config)
     # Also a comment interaction means that the user is on the video: it must not be recommended meanwhile.
     seen = _touch(seen, event.video_id, ts_ms, config.seen)
-    if newest is None or (ts_ms, digest) > (newest.ts_ms, newest.digest):
+    # The topic decides where both have an event of the same id and time, so that the order of arrival does not.
+    if newest is None or (ts_ms, digest, topic) > (newest.ts_ms, newest.digest, newest.topic):
         newest = Newest(ts_ms, digest, topic, partition, offset, event.event_id, event.video_id)
     if (
         video is state.video
@@ -221,126 +215,3 @@ def _touch(recent: Recent, video_id: str, ts_ms: int, limit: int) -> Recent:
     if excess > 0:
         del seconds[:excess], videos[:excess]
     return Recent(seconds, videos)
-
-
-# --- the record in the table and on its changelog ---------------------------------------------------------------------
-#
-# One msgpack array. Times are differences (5 bytes where events are less than 49 days apart), digests packed columns;
-# the video of a comment is an index into the video history where it is there too.
-
-_Index = Annotated[int, msgspec.Meta(ge=0)]
-# fmt: off
-_Fields = tuple[
-    int,  # format version
-    int, int, list[int], bytes, list[str],  # video: low_ms, low_digest, differences of times, digests, videos
-    int, int, list[int], bytes, list[_Index | str], list[str],  # comment: the same, then comments
-    bytes, bytes, bytes, bytes,  # seen: seconds, videos; hated: seconds, videos
-    tuple[int, int, _Index, int, int, str, str] | None,  # newest
-]
-# fmt: on
-
-_pack: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
-_unpack: Callable[[bytes], Any] = msgspec.msgpack.Decoder(_Fields).decode
-
-
-class StateFormatError(ValueError):
-    """A stored state that this version can't read."""
-
-
-def encode(state: UserState) -> bytes:
-    """The compact binary record of a state (format in the comment above)."""
-    video, comment, newest = state.video, state.comment, state.newest
-    place = {name: i for i, name in enumerate(video.videos)}
-    return _pack(
-        (
-            FORMAT_VERSION,
-            *_window_columns(video),
-            video.videos,
-            *_window_columns(comment),
-            [place.get(name, name) for name in comment.videos],
-            comment.comments,
-            _u32(state.seen.seconds),
-            _u32(state.seen.videos),
-            _u32(state.hated.seconds),
-            _u32(state.hated.videos),
-            None
-            if newest is None
-            else (
-                newest.ts_ms,
-                newest.digest,
-                EVENT_TOPICS.index(newest.topic),
-                newest.partition,
-                newest.offset,
-                newest.event_id,
-                newest.video_id,
-            ),
-        )
-    )
-
-
-def decode(record: bytes) -> UserState:
-    """The state of a record.
-
-    Raises:
-        StateFormatError: another format version, or bytes that are no state at all.
-    """
-    try:
-        return _state(_unpack(record))
-    except (msgspec.DecodeError, ValueError, IndexError, RecursionError) as error:
-        version = _version_of(record)
-        if version not in (None, FORMAT_VERSION):
-            message = f"user state has format {version}; this version reads {FORMAT_VERSION}"
-        else:
-            message = f"not a user state ({len(record)} bytes): {error}"
-        raise StateFormatError(message) from None
-
-
-def _state(fields: Any) -> UserState:
-    (version, v_low, v_lowd, v_times, v_digests, v_videos, c_low, c_lowd, c_times, c_digests, c_videos, c_comments) = (
-        fields[:12]
-    )
-    seen_s, seen_v, hated_s, hated_v, newest = fields[12:]
-    video = Window(list(accumulate(v_times)), _from(v_digests, "Q"), v_videos, [], v_low, v_lowd)
-    on = [v_videos[name] if type(name) is int else name for name in c_videos]
-    comment = Window(list(accumulate(c_times)), _from(c_digests, "Q"), on, c_comments, c_low, c_lowd)
-    seen = Recent(_from(seen_s, "I"), _from(seen_v, "I"))
-    hated = Recent(_from(hated_s, "I"), _from(hated_v, "I"))
-    if not (
-        version == FORMAT_VERSION
-        and len(video.times) == len(video.digests) == len(video.videos)
-        and len(comment.times) == len(comment.digests) == len(comment.videos) == len(comment.comments)
-        and len(seen.seconds) == len(seen.videos)
-        and len(hated.seconds) == len(hated.videos)
-    ):
-        raise ValueError("its columns do not match")
-    return UserState(
-        video,
-        comment,
-        seen,
-        hated,
-        None if newest is None else Newest(newest[0], newest[1], EVENT_TOPICS[newest[2]], *newest[3:]),
-    )
-
-
-def _version_of(record: bytes) -> int | None:
-    try:
-        fields = msgspec.msgpack.decode(record)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return None
-    return fields[0] if isinstance(fields, list) and fields and type(fields[0]) is int else None
-
-
-def _window_columns(window: Window) -> tuple[int, int, list[int], bytes]:
-    times = window.times
-    deltas = [times[0], *map(sub, times[1:], times)] if times else []
-    return window.low_ms, window.low_digest, deltas, array("Q", window.digests).tobytes()
-
-
-def _u32(values: list[int]) -> bytes:
-    return array("I", values).tobytes()
-
-
-def _from(column: bytes, code: str) -> list[int]:
-    values = array(code)
-    values.frombytes(column)
-    return values.tolist()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any
 
-from streams import history
+from streams import history, state_record
 from streams.events import CommentInteraction, VideoView
 from streams.history import HistoryConfig, UserState
 from streams.slices import Slice
@@ -74,4 +74,4 @@ class Users:
 
     def _read(self, partition: int, key: bytes) -> UserState:
         stored = self._table.read(partition, key)
-        return history.EMPTY if stored is None else history.decode(stored)
+        return history.EMPTY if stored is None else state_record.decode(stored)

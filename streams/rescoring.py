@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from model_runtime.scorer import Ranking, Request
-from streams import history, recommendations, topics
+from streams import recommendations, state_record, topics
 from streams.events import EventError, decode
 from streams.history import HistoryConfig
 from streams.lease import Lease
@@ -225,7 +225,7 @@ class Rescorer:
         stores: dict[int, list[tuple[bytes, bytes]]] = {}
         slices: list[Slice] = []
         for pending, ranking in zip(batch, rankings, strict=True):
-            state = history.encode(pending.state)
+            state = state_record.encode(pending.state)
             stores.setdefault(pending.partition, []).append((pending.key, state))
             messages.append(Message(self.changelog, pending.partition, pending.key, state))
             newest = pending.state.newest

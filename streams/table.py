@@ -29,7 +29,7 @@ ROCKSDB_OPTIONS: dict[str, Any] = {
 
 
 class UserStateTable(faust.Table):
-    """Key: user id in UTF-8. Value: `streams.history.encode`. Raw bytes both."""
+    """Key: user id in UTF-8. Value: `streams.state_record.encode`. Raw bytes both."""
 
     logger = logging.getLogger("faust.worker")  # what Faust says is shown from WARNING on
 

@@ -20,7 +20,7 @@ from support.traffic import make_events, publish
 from support.worker_process import REPOSITORY, WorkerProcess
 
 from infra.local.stack import LocalStack
-from streams import history
+from streams import history, state_record
 from streams.events import Event
 from streams.topics import VIDEO_RECOMMENDATIONS
 
@@ -33,7 +33,7 @@ def run(folder: Path, *, rounds: int, quick: bool) -> list[tuple[float, float]]:
     engine_log = make_events(60_000 if quick else 200_000, users=USERS, seed=3)
     stock_log = engine_log[: 15_000 if quick else 40_000]
     pairs = []
-    state_bytes = round(fmean(len(history.encode(state)) for state in fold(engine_log, history.DEFAULT).values()))
+    state_bytes = round(fmean(len(state_record.encode(state)) for state in fold(engine_log, history.DEFAULT).values()))
     output_bytes = 4_000
     for number in range(rounds):
         engine, output_bytes = _engine(folder / f"engine-{number}", engine_log)

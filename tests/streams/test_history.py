@@ -1,13 +1,12 @@
 """The laws of a user's state (see `streams.history`), each as a property."""
 
-import uuid
 from collections.abc import Sequence
 from random import Random
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.user_logs import NOW_MS, Event, configs, fold, logs, place, randoms
 
 from streams import history
 from streams.events import CommentInteraction, VideoView
@@ -16,62 +15,12 @@ from streams.history import (
     EMPTY,
     HistoryConfig,
     Recent,
-    StateFormatError,
-    UserState,
     Window,
     apply,
     engages,
     event_digest,
 )
-
-Event = VideoView | CommentInteraction
-NOW_MS = 1_700_000_000_000
-DAY_MS = 24 * 3600 * 1000
-VIDEO_ACTIONS = ["like", "follow", "forward", "collect", "comment", "hate"]
-COMMENT_ACTIONS = ["view", "expand", "like", "reply", "write"]
-
-configs = st.builds(
-    lambda window, drop, seen, hated: HistoryConfig(window, min(drop, window), seen, hated),
-    st.integers(1, 8),
-    st.integers(1, 8),
-    st.integers(1, 6),
-    st.integers(1, 4),
-)
-#: few enough that ties are common
-times = st.integers(0, 12).map(lambda tick: NOW_MS + tick * 700)
-
-
-#: Seeded, not drawn number by number: shuffles do not shrink anyway, and this is ten times faster.
-randoms = st.integers(0, 2**64 - 1).map(Random)
-
-_views = st.tuples(
-    st.integers(0, 9), times, st.sampled_from([0, 20_000]), st.lists(st.sampled_from(VIDEO_ACTIONS), max_size=2)
-)
-_touches = st.tuples(st.integers(0, 9), times, st.integers(0, 9), st.sampled_from(COMMENT_ACTIONS))
-
-
-def _log(drawn: list[Any]) -> list[Event]:
-    return [
-        VideoView(f"e{number}", "u", f"v{video}", ts_ms, third, actions=tuple(fourth))
-        if isinstance(fourth, list)
-        else CommentInteraction(f"e{number}", "u", f"v{video}", f"c{third}", ts_ms, fourth)
-        for number, (video, ts_ms, third, fourth) in enumerate(drawn)
-    ]
-
-
-#: one user's events in any order: few videos, many ties in time, event ids that are all different
-logs = st.lists(_views | _touches, max_size=40).map(_log)
-
-
-def place(event: Event) -> tuple[int, int]:
-    return event.ts_ms, event_digest(event.event_id)
-
-
-def fold(events: Sequence[Event], config: HistoryConfig, state: UserState = EMPTY) -> UserState:
-    """The state after `events`. The trigger's offset is the event's own, so that it stays comparable across orders."""
-    for event in events:
-        state = apply(state, event, config, partition=3, offset=int(event.event_id[1:]))
-    return state
+from streams.state_record import decode, encode
 
 
 def legal_order(log: Sequence[Event], config: HistoryConfig, random: Random) -> list[Event]:
@@ -158,7 +107,7 @@ def test_a_crash_that_repeats_a_stretch_of_the_log_changes_nothing(
 ) -> None:
     start, stop = sorted((random.randint(0, len(log)), random.randint(0, len(log))))
     repeated = fold(log[:stop], config)
-    recovered = history.decode(history.encode(repeated))
+    recovered = decode(encode(repeated))
     assert fold(log[start:], config, recovered) == fold(log, config)
 
 
@@ -187,90 +136,6 @@ def test_a_state_stays_within_its_bounds(log: list[Event], config: HistoryConfig
         assert len(state.comment.comments) == len(state.comment.times)
         assert len(state.seen.videos) == len(set(state.seen.videos)) <= config.seen
         assert len(state.hated.videos) == len(set(state.hated.videos)) <= config.hated
-
-
-@settings(max_examples=25)
-@given(randoms)
-def test_a_full_state_takes_at_most_4_kib(random: Random) -> None:
-    """With ids of 11 characters, gaps just below 49 days, event ids that are UUIDs, no video in both histories."""
-
-    def name() -> str:
-        return "".join(random.choices("abcdefghijklmnopqrstuvwxyz0123456789_-", k=11))
-
-    state, ts_ms = EMPTY, 1_000_000_000_000
-    for _ in range(DEFAULT.window + DEFAULT.drop):
-        ts_ms += random.randrange(48 * DAY_MS, 49 * DAY_MS) // 2
-        like = VideoView(str(uuid.UUID(int=random.getrandbits(128))), "u", name(), ts_ms, 1, actions=("like",))
-        state = apply(state, like, partition=1000, offset=2**40)
-        hate = VideoView(str(uuid.UUID(int=random.getrandbits(128))), "u", name(), ts_ms, 1, actions=("hate",))
-        state = apply(state, hate, partition=1000, offset=2**40)
-        ts_ms += random.randrange(48 * DAY_MS, 49 * DAY_MS) // 2
-        write = CommentInteraction(str(uuid.UUID(int=random.getrandbits(128))), "u", name(), name(), ts_ms, "write")
-        state = apply(state, write, partition=1000, offset=2**40)
-        full = len(state.video.times) == len(state.comment.times) == DEFAULT.window
-        if full:
-            assert (len(state.seen.videos), len(state.hated.videos)) == (DEFAULT.seen, DEFAULT.hated)
-            assert len(history.encode(state)) <= 4096
-    assert full
-    assert state.video.low_ms > 0
-    assert state.comment.low_ms > 0
-
-
-@given(logs, configs)
-def test_a_state_survives_encoding(log: list[Event], config: HistoryConfig) -> None:
-    state = fold(log, config)
-    assert history.decode(history.encode(state)) == state
-
-
-A_RECORD = history.encode(
-    fold(
-        [
-            *(VideoView(f"e{n}", "u", f"v{n}", NOW_MS + n, 20_000, actions=("hate",) * (n % 3 == 0)) for n in range(9)),
-            *(CommentInteraction(f"e{n}", "u", f"v{n}", f"c{n}", NOW_MS + n, "like") for n in range(9, 15)),
-        ],
-        DEFAULT,
-    )
-)
-
-
-def reads_or_refuses(record: bytes) -> None:
-    try:
-        state = history.decode(record)
-    except StateFormatError:
-        return
-    assert history.decode(history.encode(state)) == state  # what is read is a whole state, whatever it says
-
-
-@given(st.binary(max_size=200))
-def test_noise_is_no_state(record: bytes) -> None:
-    reads_or_refuses(record)
-
-
-@given(st.data())
-def test_a_damaged_record_is_read_as_a_state_or_refused(data: st.DataObject) -> None:
-    start = data.draw(st.integers(0, len(A_RECORD)))
-    end = data.draw(st.integers(start, min(len(A_RECORD), start + 6)))
-    reads_or_refuses(A_RECORD[:start] + data.draw(st.binary(max_size=6)) + A_RECORD[end:])
-
-
-def test_a_record_cut_short_is_refused() -> None:
-    for length in range(len(A_RECORD)):
-        with pytest.raises(StateFormatError, match="not a user state"):
-            history.decode(A_RECORD[:length])
-
-
-@pytest.mark.parametrize(
-    "record",
-    [b"\xc0", b"\x91" * 100_000, b"\xdd\xff\xff\xff\xff", b"\x91\x01", b"\x81\x00\x01", b"\xa3abc", A_RECORD + b"\x00"],
-)
-def test_what_is_no_state_is_refused(record: bytes) -> None:
-    with pytest.raises(StateFormatError, match="not a user state"):
-        history.decode(record)
-
-
-def test_a_state_of_another_format_says_so() -> None:
-    with pytest.raises(StateFormatError, match=r"format 2; this version reads 1"):
-        history.decode(b"\x93\x02\xa3new\xc0")
 
 
 touches = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 12_000)), max_size=30)
@@ -308,6 +173,22 @@ def test_the_newest_event_is_the_trigger(log: list[Event], config: HistoryConfig
     offset = int(newest.event_id[1:])
     expected = (*place(newest), topic, 3, offset, newest.event_id, newest.video_id)
     assert state.newest == history.Newest(*expected)
+
+
+@given(logs, configs, randoms)
+def test_an_id_that_stands_on_both_topics_at_once_gives_the_same_state_in_any_order(
+    log: list[Event], config: HistoryConfig, random: Random
+) -> None:
+    twice: list[Event] = [
+        *log,
+        *(
+            VideoView(event.event_id, "u", "v10", event.ts_ms, 0)
+            if isinstance(event, CommentInteraction)
+            else CommentInteraction(event.event_id, "u", "v11", "c1", event.ts_ms, "view")
+            for event in log
+        ),
+    ]
+    assert fold(legal_order(twice, config, random), config) == fold(legal_order(twice, config, random), config)
 
 
 def view(watch_ms: int, duration_ms: int | None, *actions: str) -> VideoView:

@@ -8,7 +8,7 @@ from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
-from streams import events, history
+from streams import events, history, state_record
 from streams.history import HistoryConfig, UserState
 from streams.topics import EVENT_TOPICS, STATE_CHANGELOG
 
@@ -50,7 +50,7 @@ def latest(bootstrap: str, topic: str) -> dict[str, bytes]:
 
 def changelog_states(bootstrap: str) -> dict[str, UserState]:
     """Every user's state, from the changelog."""
-    return {user: history.decode(value) for user, value in latest(bootstrap, STATE_CHANGELOG).items()}
+    return {user: state_record.decode(value) for user, value in latest(bootstrap, STATE_CHANGELOG).items()}
 
 
 def read_log(folder: Path) -> dict[str, list[events.Record]]:
