@@ -250,12 +250,12 @@ def compare(found: Recommendations, expected: Sequence[tuple[str, float]], top: 
 def kcat_latest(kcat: str, bootstrap: str, topic: str) -> dict[str, bytes]:
     """The last value per key, as another tool reads the topic."""
     done = subprocess.run(
-        [kcat, "-C", "-q", "-b", bootstrap, "-t", topic, "-e", "-o", "beginning", "-f", "%k %s\n"],
+        [kcat, "-C", "-q", "-b", bootstrap, "-t", topic, "-e", "-o", "beginning", "-f", "%k\t%s\n"],
         capture_output=True,
         timeout=120,
     )
     assert done.returncode == 0, done.stderr.decode()
-    return {key.decode(): value for key, value in (line.split(b" ", 1) for line in done.stdout.splitlines())}
+    return {key.decode(): value for key, value in (line.split(b"\t", 1) for line in done.stdout.splitlines())}
 
 
 def check_kcat(kcat: str, bootstrap: str, topic: str) -> None:
