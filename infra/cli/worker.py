@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from pathlib import Path
 
 import click
@@ -97,6 +98,8 @@ def command(
     from streams.slot import SlotTakenError
     from streams.worker import WorkerError, WorkerSettings, run
 
+    if http_port:
+        _check_port(http_port)
     try:
         if bundle is not None:
             opened = Bundle.open(bundle)
@@ -126,3 +129,14 @@ def command(
     except (WorkerError, SlotTakenError) as error:
         raise click.ClickException(str(error)) from None
     raise SystemExit(code)
+
+
+def _check_port(port: int) -> None:
+    """Look before Faust runs, which would wrap the error in tracebacks of its own."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", port))
+        except OSError as error:
+            why = f"port {port}, for health and metrics, can't be had ({error.strerror})"
+            raise click.ClickException(f"{why}: does another worker run? give this one another --http-port") from None
