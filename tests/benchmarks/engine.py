@@ -3,7 +3,8 @@
 The worker does all but scoring: checks and decodes events, keeps state, writes changelog, video and comment lists
 (a hundred and fifty items), waits for confirmations. The stock agent writes one table value and sends one record per
 event, of the sizes that the worker's have on average. Both are timed by the records that they produce, from the first
-to the last, so that starting up does not count.
+to the last, so that starting up does not count. The events are of 10 000 users in random order; on a backlog the worker
+answers the events of a user that arrived together with one list, as it is made to, and the stock agent each by its own.
 """
 
 from __future__ import annotations
