@@ -23,23 +23,27 @@ class ItemTables:
     """What is known of videos and comments, row by row. Index n_c stands for "no comment": a zero text vector."""
 
     titles: Tensor  #: float32 [n_v, d_t], t(title)
+    first_seen: Tensor  #: int64 [n_v], Unix ms
     comments: Tensor  #: float32 [n_c + 1, d_t], t(comment), then a zero row
     popular: Tensor  #: int64 [n_v], each video's popular comment, n_c where it has none
 
     @staticmethod
-    def build(texts: TextVectors, popular: np.ndarray) -> ItemTables:
-        """Tables of text vectors and of the result of `popular_comments`."""
+    def build(texts: TextVectors, popular: np.ndarray, first_seen: np.ndarray) -> ItemTables:
+        """Tables of text vectors, of the result of `popular_comments`, and of `Log.first_seen_video`."""
         none = len(texts.comment)
         comments = np.concatenate((texts.comment, np.zeros((1, texts.comment.shape[1]), np.float32)))
         return ItemTables(
             torch.from_numpy(texts.video),
+            torch.from_numpy(first_seen),
             torch.from_numpy(comments),
             torch.from_numpy(np.where(popular < 0, none, popular).astype(np.int64)),
         )
 
     def to(self, device: str) -> ItemTables:
         """The tables on a device."""
-        return ItemTables(self.titles.to(device), self.comments.to(device), self.popular.to(device))
+        return ItemTables(
+            self.titles.to(device), self.first_seen.to(device), self.comments.to(device), self.popular.to(device)
+        )
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Batch:
     comment_video: Tensor  #: int64 [B, C]
     comment_length: Tensor  #: int64 [B]
     current: Tensor  #: int64 [B], the video that the comment preference is for
+    known_ms: Tensor  #: int64 [B], videos first seen at or after this have a zero id
 
 
 class Gatherer:
@@ -66,8 +71,8 @@ class Gatherer:
         self.author = np.append(comment_authors(corpus.log), -1)
         self.first_seen = np.append(corpus.log.first_seen_comment, -1)
 
-    def batch(self, samples: Samples, *, training: bool) -> Batch:
-        """The batch of some samples.
+    def batch(self, samples: Samples, *, training: bool, known_ms: np.ndarray | None = None) -> Batch:
+        """The batch of some samples. `known_ms` as in `Batch`; None: every video has its id.
 
         In training, a popular comment is left out where it was not there yet at the sample's time (the target itself
         may have made it popular) or where the user wrote it: both would show the answer. Later samples, of validation
@@ -92,6 +97,7 @@ class Gatherer:
                     _take(self.corpus.comment_videos, comment_at, self.no_video),
                     comment_length,
                     samples.target_video.astype(np.int64),
+                    np.full(len(samples), NEVER) if known_ms is None else known_ms,
                 ),
             )
         )
@@ -101,18 +107,24 @@ def preferences(model: SR, tables: ItemTables, batch: Batch) -> tuple[Tensor, Te
     """Both preferences of a batch, [B, d] each, L2-normalised and divided by the temperature."""
     # one more row of zeros: no video
     ids, titles = (F.pad(rows, (0, 0, 0, 1)) for rows in (model.id_vectors(), model.text(tables.titles)))
+    first_seen, known_ms = F.pad(tables.first_seen, (0, 1)), batch.known_ms.to(ids.device)
+
+    def id_of(index: Tensor) -> Tensor:
+        known = first_seen[index] < known_ms.view(-1, *[1] * (index.dim() - 1))
+        return ids[torch.where(known, index, len(ids) - 1)]
+
     video, comment_video = batch.video.to(ids.device), batch.comment_video.to(ids.device)
     current = batch.current.to(ids.device)
     return model.encoder(
-        ids[video],
+        id_of(video),
         titles[video],
         comment_vectors(model, tables, batch.video_comment),
         batch.video_length.to(ids.device),
-        ids[comment_video],
+        id_of(comment_video),
         titles[comment_video],
         comment_vectors(model, tables, batch.comment),
         batch.comment_length.to(ids.device),
-        ids[current] + titles[current],
+        id_of(current) + titles[current],
     )
 
 

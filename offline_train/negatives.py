@@ -32,8 +32,8 @@ class CommentNegatives:
     def draw(self, samples: Samples, count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """(int64 [n, count] comments, bool [n, count] usable) for comment samples.
 
-        A video with up to `count` others gives each of them once, and comments of any video fill up the rest; that
-        way also a sample whose video has no other comment teaches something. What reads like the target is not usable.
+        A video with up to `count` others gives each of them once, and the rest is not usable; one without others gives
+        comments of any video, so that the sample teaches something still. What reads like the target is not usable.
         """
         until = np.where(self.wrote[samples.event_index], self.cutoff_ms - 1, samples.ts_ms)
         first = self.starts[samples.target_video]
@@ -51,7 +51,8 @@ class CommentNegatives:
         anywhere = np.searchsorted(self.times_all, until, side="right")[:, None]
         anywhere = self.by_time[(random.random((len(samples), count)) * np.maximum(anywhere, 1)).astype(np.int64)]
         negatives = np.where(column < others[:, None], local, anywhere)
-        usable = self.text[negatives] != self.text[samples.target_comment][:, None]
+        usable = (column < others[:, None]) | (others[:, None] == 0)
+        usable &= self.text[negatives] != self.text[samples.target_comment][:, None]
         return negatives, usable
 
 

@@ -22,6 +22,7 @@ from model_runtime.ids import video_digest
 from offline_train.batches import Batch, ItemTables, preferences
 from offline_train.corpus import Corpus
 from offline_train.finetuning import Finetuned
+from offline_train.log import NEVER
 from offline_train.sr import SR, SRConfig
 from streams.history import UserState
 
@@ -83,6 +84,7 @@ class Reference:
                 "config": asdict(self.model.config),
                 "weights": self.model.state_dict(),
                 "titles": self.tables.titles,
+                "first_seen": self.tables.first_seen,
                 "comments": self.tables.comments,
                 "popular": self.tables.popular,
                 "video_ids": self.video_ids,
@@ -110,7 +112,7 @@ class Reference:
             raise
         except Exception as error:  # torch.load raises what it meets: pickle, zip, key, runtime errors
             raise CheckpointError(f"{path} is no checkpoint: {error}") from None
-        tables = ItemTables(saved["titles"], saved["comments"], saved["popular"])
+        tables = ItemTables(saved["titles"], saved["first_seen"], saved["comments"], saved["popular"])
         return Reference(model, tables, saved["video_ids"], saved["comment_ids"], saved["comment_video"])
 
     def score_users(
@@ -191,6 +193,7 @@ class Reference:
             comment_video=pad([request.comment_videos[-window:] for request in requests], self._video_at, no_video),
             comment_length=torch.tensor([len(history) for history in records]),
             current=torch.tensor([self._video_at.get(request.current_video or "", no_video) for request in requests]),
+            known_ms=torch.full((len(requests),), NEVER),
         )
 
 

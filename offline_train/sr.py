@@ -40,7 +40,7 @@ class SRConfig:
     feedforward: int = 256
     dropout: float = 0.3
     temperature: float = 0.07
-    profile: float = 1.0  #: what both weights of the profile residual start from; 0 leaves the residual out
+    profile: float = 30.0  #: what both weights of the profile residual start from; 0 leaves the residual out
 
 
 class Attention(nn.Module):
@@ -203,10 +203,13 @@ class SR(nn.Module):
         self.encoder = SREncoder(config)
         self.register_buffer("known", torch.ones(config.videos, 1))
         self.apply(_initialise)
-        # Text vectors come with their strongest components first, so A starts as the best linear map to d there is
-        # without training, and the profile residual with it.
+        # Where training starts from. Text vectors come with their strongest components first, so A begins as the best
+        # linear map to d there is without training (texts then are as long as ids), M as a mean, so that content lies
+        # where the candidates do, and the comment preference near the profile, the attention being small beside it.
         with torch.no_grad():
             nn.init.eye_(self.text.weight).mul_(0.2)
+            self.encoder.mix.weight += torch.eye(config.dim).repeat(1, 2) / 2
+            self.encoder.comment_norm.weight.fill_(0.1)
         for history in (self.encoder.video_history, self.encoder.comment_history):
             nn.init.normal_(history.position, std=0.02)
 

@@ -52,7 +52,6 @@ def _svd(texts: list[str], fit: np.ndarray, seed: int) -> np.ndarray:
 
     Rows are brought to unit length and centred on the fitted texts' mean: what all texts share says nothing about
     which one somebody prefers. (On film reviews, the untrained cosine to a user's mean comment gains a third by it.)
-    They end up about sqrt(TEXT_DIM) long, as standardised vectors are.
     """
     # Tags and comments repeat: each distinct text is counted, and transformed, once.
     distinct, inverse = np.unique(np.array(texts, object), return_inverse=True)
@@ -68,8 +67,10 @@ def _svd(texts: list[str], fit: np.ndarray, seed: int) -> np.ndarray:
         length = np.linalg.norm(vectors, axis=1, keepdims=True)
         known = length > 1e-6
         vectors = np.divide(vectors, length, out=np.zeros_like(vectors), where=known)
-        vectors -= vectors[fitted & known[:, 0]].mean(0)
-        vectors *= known * np.float32(TEXT_DIM**0.5)
+        # A tag given to a hundred videos counts a hundred times.
+        weight = np.bincount(inverse[fit], minlength=len(distinct)) * known[:, 0]
+        vectors -= np.average(vectors, axis=0, weights=weight)
+        vectors *= known
     return vectors[inverse]
 
 

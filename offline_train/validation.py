@@ -43,7 +43,7 @@ class Validator:
     """Scores a model on a fixed random part of the validation samples.
 
     Videos: those there before the event and not seen by the user, where the target is one of them. Comments: all of
-    the video's.
+    the video's, where there is more than one.
     """
 
     def __init__(self, corpus: Corpus, split: Split, tables: ItemTables, task: str, seed: int) -> None:
@@ -56,7 +56,8 @@ class Validator:
         listed = np.append(log.comment_video, -1)[samples.target_comment] == samples.target_video
         random = np.random.default_rng(seed)
         self.video = _some(samples, (samples.kind == VIEW) & ~samples.target_seen & there, random)
-        self.comment = _some(samples, (samples.kind == INTERACTION) & listed, random)
+        contested = np.diff(self.starts)[samples.target_video] > 1
+        self.comment = _some(samples, (samples.kind == INTERACTION) & listed & contested, random)
         self.tasks = task
 
     def __call__(self, model: SR) -> Score:

@@ -38,9 +38,9 @@ def command() -> None:
 @click.option("--task", type=click.Choice(["video", "comment", "joint"]), default="joint", show_default=True)
 @click.option("--split", type=click.Choice(["temporal", "leave-one-out"]), default="temporal", show_default=True)
 @click.option("--epochs", type=click.IntRange(min=0), default=50, show_default=True, help="At most.")
-@click.option("--epoch-samples", type=_COUNT, default=20_000, show_default=True, help="Between two validations.")
+@click.option("--epoch-samples", type=_COUNT, default=10_000, show_default=True, help="Between two validations.")
 @click.option("--patience", type=_COUNT, default=5, show_default=True, help="Epochs without a gain until it stops.")
-@click.option("--batch", type=_COUNT, default=512, show_default=True)
+@click.option("--batch", type=_COUNT, default=256, show_default=True)
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=1e-3, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--threads", type=_COUNT, default=2, show_default=True)
@@ -110,6 +110,7 @@ def _bar(epochs: int) -> Iterator[tuple[Callable[[str], None], Callable[[Point],
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+    console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
@@ -117,11 +118,13 @@ def _bar(epochs: int) -> Iterator[tuple[Callable[[str], None], Callable[[Point],
         TextColumn("left, at most:"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         current = bar.add_task("starting", total=None)
 
         def stage(what: str) -> None:
             nonlocal current
+            if bar.disable:
+                click.echo(what, err=True)
             bar.update(current, total=1, completed=1)
             current = bar.add_task(what, total=None)
 
@@ -131,6 +134,8 @@ def _bar(epochs: int) -> Iterator[tuple[Callable[[str], None], Callable[[Point],
                 f"training, epoch {point.epoch}, loss {point.loss:.3f}, best NDCG@5 {point.score:.4f}, "
                 f"{point.samples_per_second:,.0f} samples/s"
             )
+            if bar.disable and point.batch == point.batches:
+                click.echo(what, err=True)  # a file of lines: one per epoch
             bar.update(current, description=what, total=epochs * point.batches, completed=done)
 
         yield stage, progress

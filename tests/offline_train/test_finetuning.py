@@ -66,6 +66,29 @@ def test_the_same_seed_gives_the_same_model(data):
     assert any(not torch.equal(a[name], other[name]) for name in a)
 
 
+def test_part_of_the_samples_sees_recent_videos_without_their_ids(data):
+    corpus, _, texts = data
+    model = SR(small(corpus)).eval()
+    tables = ItemTables.build(texts, np.full(len(texts.video), -1), np.arange(len(texts.video)))
+    row = corpus.samples.take(np.array([400]))
+    gatherer = Gatherer(corpus, tables)
+
+    def preference(known_ms):
+        batch = gatherer.batch(row, training=True, known_ms=None if known_ms is None else np.array([known_ms]))
+        return preferences(model, tables, batch)[0]
+
+    assert torch.equal(preference(None), preference(len(texts.video)))
+    assert not torch.allclose(preference(None), preference(0), atol=1e-3)
+    with torch.no_grad():
+        model.ids.weight.zero_()
+    assert torch.allclose(preference(None), preference(0))
+
+
+def test_the_untrained_model_is_never_chosen(data):
+    config = dataclasses.replace(QUICK, epochs=1, learning_rate=1e-12)
+    assert finetune(*data, config, small(data[0])).best_epoch == 1
+
+
 def test_it_stops_without_a_gain(data):
     config = dataclasses.replace(QUICK, epochs=30, patience=2, learning_rate=1e-12)
     run = finetune(*data, config, small(data[0]))
@@ -153,7 +176,9 @@ def story():
 
 
 def shown(corpus, split, event, training):
-    tables = ItemTables.build(text_vectors(corpus.log), popular_comments(corpus.log, corpus, split))
+    tables = ItemTables.build(
+        text_vectors(corpus.log), popular_comments(corpus.log, corpus, split), corpus.log.first_seen_video
+    )
     row = np.flatnonzero(corpus.samples.event_index == corpus.log.event_ids.index(event))
     batch = Gatherer(corpus, tables).batch(corpus.samples.take(row), training=training)
     names = [*corpus.log.comment_ids, None]
@@ -215,7 +240,7 @@ def test_only_videos_of_training_samples_have_an_id(data):
 
 def test_an_unknown_video_and_no_comment_are_zero_vectors(data):
     corpus, _, texts = data
-    tables = ItemTables.build(texts, np.full(len(texts.video), -1))
+    tables = ItemTables.build(texts, np.full(len(texts.video), -1), corpus.log.first_seen_video)
     assert not tables.comments[tables.popular].any()
     model = SR(small(corpus)).eval()
     row = corpus.samples.take(np.array([50]))
@@ -244,15 +269,25 @@ def test_negatives_are_others_of_the_same_video_that_were_there(data):
     assert ((texts[negatives] != texts[samples.target_comment][:, None]) == usable).all()
 
 
-def test_a_video_with_few_comments_gives_each_once_and_others_fill_up(data):
+def test_a_video_with_few_comments_gives_each_once(data):
     corpus, _, _ = data
     rows = np.flatnonzero(corpus.samples.kind == INTERACTION)[:20]
-    samples, negatives, _ = draw(corpus, rows)
+    samples, negatives, usable = draw(corpus, rows)
     same = corpus.log.comment_video[negatives] == samples.target_video[:, None]
     assert same[:, :7].all()
+    assert not usable[:, 7:].any()
     for row in negatives[:, :7]:
         assert len(set(row)) == 7
-    assert not same[:, 7:].all()
+
+
+def test_a_video_without_other_comments_gets_those_of_any_video():
+    events = [CommentInteraction(f"e{i}", "u", f"v{i}", f"c{i}", 100 * i, "like") for i in range(10)]
+    catalog = [Comment(f"c{i}", f"v{i}", f"text {i}") for i in range(10)]
+    corpus = Corpus.build(Log.build(iter(catalog), iter(events)))
+    _, negatives, usable = draw(corpus, np.array([6]))
+    assert set(negatives[0]) <= set(range(7))
+    assert usable[0].any()
+    assert (usable[0] == (negatives[0] != 6)).all()
 
 
 def test_where_the_target_is_written_later_comments_may_be_drawn():
