@@ -43,6 +43,9 @@ class SliceHandler(Protocol):
     def take(self, topic: str, partition: int, records: Sequence[Any]) -> None:
         """Take one slice: aiokafka records of one partition in offset order."""
 
+    def taken_up_to(self, topic: str, partition: int) -> int:
+        """The offset after the last record taken since the partition became ours; 0 if none was."""
+
     def committable(self) -> dict[tuple[str, int], int]:
         """Per (topic, partition): the offset up to which everything is confirmed."""
 
@@ -92,12 +95,14 @@ class BatchConsumer(FaustConsumer):
                 raise
 
     async def _hand_over(self, tp: TP, batch: Sequence[Any], generation: int) -> None:
-        read = self._read_offset[tp]
         if tp.topic not in self.handler.topics:
             await self._forward_to_faust(tp, batch, generation)
             return
-        # A seek may have come between the fetch and now: what lies behind the read position was handed over before.
-        if read is not None and batch and batch[0].offset < read:
+        # A seek may have come between the fetch and now: what lies behind the read position was handed over before. The
+        # handler knows better than Faust, which lets event partitions flow shortly before it seeks them to what was
+        # committed: then the read position goes back behind what was taken meanwhile.
+        read = max(self._read_offset[tp] or 0, self.handler.taken_up_to(tp.topic, tp.partition))
+        if batch and batch[0].offset < read:
             batch = [record for record in batch if record.offset >= read]
         for start in range(0, len(batch), SLICE_RECORDS):
             if self.handler.full:

@@ -114,6 +114,10 @@ class Rescorer:
             self._room.clear()
             await self._room.wait()
 
+    def taken_up_to(self, topic: str, partition: int) -> int:
+        """The offset after the last record taken since the partition became ours; 0 if none was."""
+        return self.ledger.end((topic, partition))
+
     def take(self, topic: str, partition: int, records: Sequence[Any]) -> None:
         """One slice: aiokafka records of one partition of an event topic, in offset order."""
         place = (topic, partition)

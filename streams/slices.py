@@ -38,14 +38,18 @@ class Ledger:
         Raises:
             ValueError: the slice does not come after the partition's last one.
         """
-        queue = self._open.setdefault(partition, deque())
-        behind = queue[-1].next_offset if queue else self.watermarks.get(partition, 0)
+        behind = self.end(partition)
         if next_offset <= behind:
             raise ValueError(f"slice up to {next_offset} of {partition} comes after one up to {behind}")
         new = Slice(partition, records, next_offset)
-        queue.append(new)
+        self._open.setdefault(partition, deque()).append(new)
         self.records_in_flight += records
         return new
+
+    def end(self, partition: Partition) -> int:
+        """The offset after the partition's last slice, settled or not; 0 if there was none."""
+        queue = self._open.get(partition)
+        return queue[-1].next_offset if queue else self.watermarks.get(partition, 0)
 
     def settle(self, settled: Slice) -> bool:
         """One thing that `settled` waits for is confirmed. Returns whether its partition's watermark moved."""

@@ -11,6 +11,8 @@ import shlex
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +58,10 @@ pytestmark = [
 
 #: One short epoch: whether streamed scores equal the trainer's does not depend on how good the model is.
 FIT_FLAGS = "--epochs 1 --epoch-samples 5000 --no-test"
-#: Lines a second of each event file while workers are killed: long enough for three restarts and a guest.
+#: Lines a second of each event file while workers are killed: slow enough that each kill comes in mid-publish.
 RATE = 500
+#: For one step of a test, on a machine that has much else to do.
+PATIENCE_S = 240
 
 
 @dataclass(frozen=True)
@@ -153,44 +157,71 @@ def run_in_peace(place: Place, trained: TrainedLog) -> None:
     """One worker, and everything published as fast as it goes."""
     lsvcr("publish", *trained.files(VIDEOS, COMMENTS), *place.to_broker())
     with place.worker(trained) as worker:
-        worker.wait_ready()
+        worker.wait_ready(PATIENCE_S)
         lsvcr("publish", *trained.files(VIDEO_VIEWS, COMMENT_INTERACTIONS), *place.to_broker())
-        wait_until_committed(place.bootstrap)
+        wait_until_committed(place.bootstrap, worker)
         assert worker.stop() == 0
 
 
 def run_under_kills(place: Place, trained: TrainedLog) -> None:
-    """Both event files at once, at a steady rate; meanwhile three kills, and a second worker that comes and goes."""
+    """Three kills while events come, then a second worker that joins and leaves while events come."""
     lsvcr("publish", *trained.files(VIDEOS, COMMENTS), *place.to_broker())
+    parts = split(trained, place.folder / "parts", 5)
     first, guest = place.worker(trained), place.worker(trained, "1")
     with first, guest:
-        first.wait_ready()
-        guest.wait_ready()
+        first.wait_ready(PATIENCE_S)
+        guest.wait_ready(PATIENCE_S)
         assert guest.stop() == 0
-        publishers = [
-            subprocess.Popen(
-                command_line("publish", file, *place.to_broker(), "--rate", str(RATE)),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.STDOUT,
-                cwd=REPOSITORY,
-            )
-            for file in trained.files(VIDEO_VIEWS, COMMENT_INTERACTIONS)
-        ]
-        try:
-            for _ in range(3):
-                at = first.metric("lsvcr_recommendations_total")
-                first.wait(lambda at=at: first.metric("lsvcr_recommendations_total") > at, 120, "recommending")
+        for part in parts[:3]:
+            with publishing(place, part) as publishers:
+                wait_for_lists(first)
                 first.kill()
                 assert publishers[0].poll() is None, "all was published before the kill; lower RATE"
-                first.start().wait_ready()
-            guest.start().wait_ready()
-            joined = guest.metric("lsvcr_recommendations_total")
-            guest.wait(lambda: guest.metric("lsvcr_recommendations_total") > joined, 120, "sharing the work")
-            assert publishers[0].poll() is None, "all was published before the guest came; lower RATE"
+                first.start().wait_ready(PATIENCE_S)
+        with publishing(place, parts[3]):
+            guest.start().wait_ready(PATIENCE_S)
+        with publishing(place, parts[4]) as publishers:
+            wait_for_lists(guest)
+            assert publishers[0].poll() is None, "all was published before the guest left; lower RATE"
             assert guest.stop() == 0
-            assert [publisher.wait(600) for publisher in publishers] == [0, 0]
-        finally:
-            for publisher in publishers:
-                publisher.kill()
-        wait_until_committed(place.bootstrap)
+        wait_until_committed(place.bootstrap, first)
         assert first.stop() == 0
+
+
+def wait_for_lists(worker: WorkerProcess) -> None:
+    """Until the worker has made more lists than now."""
+    at = worker.metric("lsvcr_recommendations_total")
+    worker.wait(lambda: worker.metric("lsvcr_recommendations_total") > at, PATIENCE_S, "recommending")
+
+
+def split(trained: TrainedLog, out: Path, count: int) -> list[Path]:
+    """The event files in `count` folders, each with the next part of each file."""
+    folders = [out / str(number) for number in range(count)]
+    for file in trained.files(VIDEO_VIEWS, COMMENT_INTERACTIONS):
+        lines = file.read_bytes().splitlines(keepends=True)
+        for number, folder in enumerate(folders):
+            folder.mkdir(parents=True, exist_ok=True)
+            part = lines[number * len(lines) // count : (number + 1) * len(lines) // count]
+            (folder / file.name).write_bytes(b"".join(part))
+    return folders
+
+
+@contextmanager
+def publishing(place: Place, part: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Both event files of a part on their way at once, at a steady rate; at the end they have arrived."""
+    publishers = [
+        subprocess.Popen(
+            command_line("publish", file, *place.to_broker(), "--rate", str(RATE)),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+            cwd=REPOSITORY,
+        )
+        for file in sorted(part.iterdir())
+    ]
+    try:
+        yield publishers
+        assert [publisher.wait(PATIENCE_S) for publisher in publishers] == [0, 0]
+    finally:
+        for publisher in publishers:
+            publisher.kill()
+            publisher.wait()

@@ -63,7 +63,7 @@ class Platform:
         A glance is no engagement: the same history gives the same lists.
         """
         self.publish(*more, view(user, STAGE, watch_ms=100))
-        wait_until_committed(self.bootstrap, 60)
+        wait_until_committed(self.bootstrap, timeout=60)
         videos = last_lists(self.bootstrap, "videos")[user]
         comments = last_lists(self.bootstrap, "comments")[user]
         return [item.id for item in videos.items], [item.id for item in comments.items]
@@ -143,7 +143,7 @@ def test_what_no_bundle_knows_does_no_harm(platform: Platform, worker: WorkerPro
     assert platform.lists_after(view("u", "never-was"), on_new) != ([], [])
     # Another user, on the new video alone, is recommended what is known, and no comments.
     platform.publish(view("v", "new"))
-    wait_until_committed(platform.bootstrap, 60)
+    wait_until_committed(platform.bootstrap, worker, timeout=60)
     videos, comments = (last_lists(platform.bootstrap, kind)["v"] for kind in ("videos", "comments"))  # type: ignore[arg-type]
     assert len(videos.items) == 100
     assert comments.items == ()

@@ -63,7 +63,7 @@ def test_a_log_becomes_recommendations_that_equal_the_trainers(own_stack: LocalS
         left = counts.videos + counts.comments - len(removed.videos) - len(removed.comments)
         assert worker.metric("lsvcr_catalog_entries") == left
         lsvcr("publish", *trained.files(VIDEO_VIEWS, COMMENT_INTERACTIONS), *to_broker)
-        wait_until_committed(bootstrap)
+        wait_until_committed(bootstrap, worker)
         assert worker.metric("lsvcr_rejected_events_total") == 0
         assert worker.stop() == 0
 

@@ -116,8 +116,11 @@ class Removed:
     comments: set[str] = field(default_factory=set)
 
 
-def wait_until_committed(bootstrap: str, timeout: float = 300) -> None:
-    """Until the workers' group has committed the end of every event partition: the broker's own word for "all done"."""
+def wait_until_committed(bootstrap: str, *workers: WorkerProcess, timeout: float = 300) -> None:
+    """Until the workers' group has committed the end of every event partition: the broker's own word for "all done".
+
+    Fails at once if one of `workers` has ended.
+    """
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": APP_ID, "enable.auto.commit": False})
     try:
         found = consumer.list_topics(timeout=10).topics
@@ -129,6 +132,9 @@ def wait_until_committed(bootstrap: str, timeout: float = 300) -> None:
             left = {place: end - committed[place] for place, end in ends.items() if end > max(0, committed[place])}
             if not left:
                 return
+            for worker in workers:
+                code = worker.process.poll()
+                assert code is None, f"the worker ended with {code}:\n{worker.tail()}"
             assert time.monotonic() < until, f"after {timeout} s these records are not confirmed: {left}"
             time.sleep(0.2)
     finally:
