@@ -80,6 +80,7 @@ def export(
             "test_ms": split.test_ms,
             "text": texts.method,
             "best_epoch": finetuned.best_epoch,
+            "start": finetuned.start,
             "torch": str(torch.__version__),  # a subclass of str that JSON encoders refuse
             **asdict(finetuned.config),
         },

@@ -81,6 +81,7 @@ class Finetuned:
     config: FinetuneConfig
     curve: list[Epoch] = field(default_factory=list)
     best_epoch: int = 0
+    start: str = "text"  #: what it started from: `text`, or `popularity`
     samples_per_second: float = 0.0
 
 
@@ -123,13 +124,14 @@ def finetune(
     model = SR(sr or SRConfig(len(log.video_ids), text_dim=texts.video.shape[1], window=corpus.config.window))
     model.known[:, 0] = torch.from_numpy(interacted(corpus, split))
     model.to(config.device)
+    validator = Validator(corpus, split, tables, config.task, config.seed)
+    start = _start(model, validator, samples)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     losses = _Losses(corpus, split, tables, config, random)
-    validator = Validator(corpus, split, tables, config.task, config.seed)
 
-    result = Finetuned(model, tables, config)
+    result = Finetuned(model, tables, config, start=start)
     best: dict[str, Tensor] = {}
     began, seen = time.perf_counter(), 0
     for epoch in range(config.epochs + 1):
@@ -162,6 +164,21 @@ def finetune(
     model.eval()
     result.samples_per_second = seen / max(1e-9, time.perf_counter() - began)
     return result
+
+
+def _start(model: SR, validator: Validator, samples: Samples) -> str:
+    """Let training start from popularity where that ranks the validation samples better than text alone does.
+
+    The softmax would find popularity by itself, but on small data only after more steps than there are.
+    """
+    plain = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    without = validator(model)
+    counts = np.bincount(samples.target_video[samples.kind == VIEW], minlength=model.config.videos)
+    model.start_from_popularity(torch.from_numpy(np.log1p(counts) / np.log1p(max(1, counts.max()))))
+    if validator(model).joint > without.joint:
+        return "popularity"
+    model.load_state_dict(plain)
+    return "text"
 
 
 def trainable(samples: Samples, task: str) -> Samples:

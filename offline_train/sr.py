@@ -4,7 +4,8 @@ Zheng et al., "Enhancing Sequential Recommender with Large Language Models for J
 RecSys 2025, arXiv 2403.13574. It reads a user's video history and comment history and gives a video preference and,
 for the video that the user is on, a comment preference; scores are cosines to candidates, over a temperature.
 
-Where it departs from the paper: each preference has a *profile residual*, a learned multiple of the mean of the
+Where it departs from the paper: the video preference has a learned *prior*, the same for everybody, which is all there
+is for a user without history; and each preference has a *profile residual*, a learned multiple of the mean of the
 history's own text (without it, training has to find from nothing what an untrained cosine already knows), and A starts
 as the projection on the leading components. Dropout acts on inputs, on what each sublayer adds and in the pooling, not
 inside attention and feed-forward, where it took a third of the training time.
@@ -132,6 +133,7 @@ class SREncoder(nn.Module):
         self.video_fusion = nn.Linear(2 * config.dim, config.dim)
         self.comment_fusion = nn.Linear(2 * config.dim, config.dim)
         self.pooling = Pooling(config)
+        self.video_prior = nn.Parameter(torch.zeros(config.dim))
         self.comment_attention = Attention(config)
         self.comment_norm = nn.LayerNorm(config.dim, eps=1e-8)
         learned = config.profile > 0
@@ -150,7 +152,7 @@ class SREncoder(nn.Module):
         comment_length: Tensor,
         query: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """The preferences, L2-normalised and divided by the temperature; all zero where there is nothing to go by.
+        """The preferences, L2-normalised and divided by the temperature; zero where there is nothing to go by.
 
         Args:
             video_id: [B, V, d] g·id of each video, oldest first; padding at the end, any value.
@@ -179,7 +181,7 @@ class SREncoder(nn.Module):
         comments = self.comment_fusion(torch.cat((comments, comment_cross), -1))  # [B, C, d]
 
         video = self.pooling(videos, has_video)  # [B, d]
-        video = video + self.video_profile * _mean(video_content, has_video)
+        video = self.video_prior + video + self.video_profile * _mean(video_content, has_video)
         attended = self.comment_attention(query.unsqueeze(1), comments, has_comment.unsqueeze(1)).squeeze(1)
         comment = self.comment_norm(query + attended)  # [B, d]
         comment = comment + self.comment_profile * _mean(comment_text, has_comment)
@@ -212,6 +214,15 @@ class SR(nn.Module):
             self.encoder.comment_norm.weight.fill_(0.1)
         for history in (self.encoder.video_history, self.encoder.comment_history):
             nn.init.normal_(history.position, std=0.02)
+
+    @torch.no_grad()
+    def start_from_popularity(self, popularity: Tensor) -> None:
+        """Give the ids and every user's prior one direction in common. popularity: [n_v], 0 to 1.
+
+        The direction is the last axis, where text, whose strongest components come first, has least to say.
+        """
+        self.ids.weight[:, -1] += 0.3 * popularity.to(self.ids.weight)
+        self.encoder.video_prior[-1] = 3.0
 
     def id_vectors(self) -> Tensor:
         """g·id of every video, [n_v, d]."""
