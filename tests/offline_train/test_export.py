@@ -157,9 +157,11 @@ def test_the_reference_leaves_out_what_serving_does(finetuned, data):
     assert scores == sorted(scores, reverse=True)
 
 
-def test_the_reference_knows_users_without_anything(finetuned, data):
+def test_users_without_anything_get_what_the_prior_prefers(bundle, finetuned, data):
     (ranking,) = Reference.of(finetuned, data[0]).rank([ReferenceRequest()], top_videos=3)
-    assert [score for _, score in ranking.videos] == [0, 0, 0]
+    prior = torch.nn.functional.normalize(finetuned.model.encoder.video_prior.detach(), dim=0).numpy()
+    expected = np.sort(bundle.video_vectors @ prior / finetuned.model.config.temperature)[::-1][:3]
+    assert np.allclose([score for _, score in ranking.videos], expected, atol=1e-4)
     assert ranking.comments == []
 
 
