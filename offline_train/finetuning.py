@@ -32,8 +32,8 @@ class FinetuneConfig:
     """The paper's values, but for three of ours.
 
     A batch has 256 samples and not 512: small data give few steps. An epoch, after which we validate, draws at most
-    `epoch_samples`. And for part of the samples recent videos are new, as they are in serving (`cold_share`); one run on
-    HetRec was better with it, by less than the spread between runs.
+    `epoch_samples`. And for part of the samples recent videos are new, as they are in serving (`cold_share`); one run
+    on HetRec was better with it, by less than the spread between runs.
     """
 
     task: str = "joint"
