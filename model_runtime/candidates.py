@@ -1,4 +1,4 @@
-"""What may be recommended: the videos of a bundle that are alive, less what a user must not get."""
+"""What may be recommended: the videos that are alive, less what a user must not get."""
 
 from __future__ import annotations
 
@@ -12,94 +12,251 @@ from model_runtime.bundle import Bundle
 from model_runtime.comments import Comments
 from model_runtime.ids import video_digest
 from model_runtime.index import Index
+from model_runtime.rows import Column, Table, inverse_lengths
 
 
 class Candidates:
-    """Live flags of a bundle's videos and comments. Everything is alive at first.
+    """A bundle's videos and comments, and those that appeared since; each alive or not. All are alive at first.
 
-    One thread may change flags while another scores: flags are single numbers, and `penalties` hands out a copy.
+    A video's row is its place in the tables. A row's vectors never change, so what was computed from rows stays true: a
+    video that gets another title gets another row. Rows are not used again before the next bundle, because histories
+    that hold a removed video still need its vectors.
+
+    One thread may add and remove while another scores: a row is in the tables before its id is, flags are single
+    numbers, and `penalties` hands out a copy.
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        self.video_ids = bundle.video_ids
-        self.video_index = Index.of(self.video_ids)
+        self._ids = bundle.video_ids
+        self._late_ids: list[str] = []
+        self.video_index = Index.of(self._ids)
         self.comments = Comments(bundle)
-        self._alive = np.ones(len(self.video_ids), dtype=bool)
+        self.id_vectors = Table(bundle.video_id_vectors)
+        self.title_vectors = Table(bundle.video_title_vectors)
+        self.comment_vectors = Table(bundle.video_comment_vectors)
+        self.vectors = Table(bundle.video_vectors)  # L2-normalised
+        self._alive = Column(None, np.bool_)
+        self._alive.extend(np.ones(len(self._ids), dtype=bool))
+        self._threads = Column(None, np.int32)  # of the late videos; a bundle's video has the thread of its row
+        self._orphans: dict[str, int] = {}  # threads of videos that are not known yet
+        self.additions = 0  # how many ids became known
+        self.edits = 0  # how many known ids got another row
         self._changes = 0
-        self._penalties: tuple[int, NDArray[np.float32] | None] = (0, None)
-        digests = np.fromiter(map(video_digest, self.video_ids), dtype=np.uint32, count=len(self.video_ids))
-        self._by_digest = np.argsort(digests, kind="stable")
-        self._digests = digests[self._by_digest]
+        self._penalties: tuple[int, int, NDArray[np.float32] | None] = (0, len(self._ids), None)
+        self._digests = _Digests(np.fromiter(map(video_digest, self._ids), dtype=np.uint32, count=len(self._ids)))
+        self._late_digests = Column(None, np.uint32)
+
+    def __len__(self) -> int:
+        """How many rows there are, alive or not."""
+        return len(self._alive)
+
+    # --- growth -------------------------------------------------------------------------------------------------------
+
+    def add_video(
+        self, video_id: str, title: NDArray[np.float32], popular_comment: NDArray[np.float32] | None = None
+    ) -> None:
+        """Add a video, alive, or give one that is known another title.
+
+        Args:
+            video_id: its id; if the bundle knows it, its id embedding is kept, else that is zero.
+            title: [d] A t(title).
+            popular_comment: [d] A t(popular comment); zero, as for a video without comments, unless given.
+
+        Raises:
+            ValueError: a vector of another width, or one that is not finite.
+        """
+        title = self._checked(title, video_id)
+        comment = None if popular_comment is None else self._checked(popular_comment, video_id)
+        known = self.video_index[video_id]
+        at = np.array([known])
+        if known >= 0 and np.array_equal(self.title_vectors.take(at)[0], title):
+            same = comment is None or np.array_equal(self.comment_vectors.take(at)[0], comment)
+            if same:
+                self.set_video(video_id, True)
+                return
+        row, thread = len(self._alive), self._thread(video_id)
+        id_vector = self.id_vectors.take(at)
+        self.id_vectors.late.extend(id_vector)
+        self.title_vectors.late.extend(title[None])
+        self.comment_vectors.late.extend(self.comment_vectors.take(at) if comment is None else comment[None])
+        vector = id_vector + title
+        self.vectors.late.extend(vector * inverse_lengths(vector)[:, None])
+        self._late_ids.append(video_id)
+        self._threads.extend(np.array([thread], np.int32))
+        self._late_digests.extend(np.array([video_digest(video_id)], np.uint32))
+        # A scorer may look at any moment: for one it may find neither row of an id alive, but never both, and whoever
+        # finds the row in the index also finds a view that has it.
+        if known >= 0:
+            self._alive.values()[known] = False
+        self._alive.extend(np.ones(1, dtype=bool))
+        self._changes += 1
+        self.video_index[video_id] = row
+        if known >= 0:
+            self.edits += 1
+        else:
+            self._orphans.pop(video_id, None)
+            self.additions += 1
+
+    def add_comment(
+        self, comment_id: str, video_id: str, vector: NDArray[np.float32], likes: int = 0, created_ms: int = 0
+    ) -> None:
+        """Add a comment, alive, or give one that is known another text. Its video may follow later.
+
+        Args:
+            comment_id: its id.
+            video_id: the video that it is under; of a comment that is known, the video it is under already.
+            vector: [d] A t(comment).
+            likes, created_ms: decide which comments are scored where a video has more than `comments.MOST`.
+
+        Raises:
+            ValueError: a vector of another width, or one that is not finite.
+        """
+        vector = self._checked(vector, comment_id)
+        known = self.comments.index[comment_id]
+        if known >= 0 and np.array_equal(self.comments.vectors.take(np.array([known]))[0], vector):
+            self.comments.rate(comment_id, likes, created_ms)
+            self.comments.set(comment_id, True)
+            return
+        self.comments.add(comment_id, self._thread(video_id), vector, likes, created_ms)
+        if known >= 0:
+            self.edits += 1
+        else:
+            self.additions += 1
+
+    def _thread(self, video_id: str) -> int:
+        row = self.video_index[video_id]
+        if row >= len(self._ids):
+            return int(self._threads.values()[row - len(self._ids)])
+        if row >= 0:
+            return row
+        if video_id not in self._orphans:
+            self._orphans[video_id] = self.comments.open_thread()
+        return self._orphans[video_id]
+
+    def _checked(self, vector: NDArray[np.float32], id_: str) -> NDArray[np.float32]:
+        vector = np.asarray(vector, dtype=np.float32)
+        if vector.shape != self.vectors.base.shape[1:] or not np.isfinite(vector).all():
+            raise ValueError(f"{id_}: a finite vector of {self.vectors.base.shape[1]} numbers is needed")
+        return vector
+
+    # --- life and death -----------------------------------------------------------------------------------------------
 
     def set_video(self, video_id: str, alive: bool) -> bool:
-        """Mark a video; False if the bundle doesn't know it."""
+        """Mark a video; False if it is not known."""
         at = self.video_index[video_id]
         if at < 0:
             return False
-        if self._alive[at] != alive:
-            self._alive[at] = alive
+        flags = self._alive.values()
+        if flags[at] != alive:
+            flags[at] = alive
             self._changes += 1
         return True
 
     def set_comment(self, comment_id: str, alive: bool) -> bool:
-        """Mark a comment; False if the bundle doesn't know it."""
+        """Mark a comment; False if it is not known."""
         return self.comments.set(comment_id, alive)
 
     def keep_videos(self, video_ids: Iterable[str]) -> int:
-        """Exactly these are alive from now on, at once; returns how many of them the bundle doesn't know."""
-        self._alive, unknown = self.video_index.mask(video_ids)
+        """Exactly these are alive from now on, at once; returns how many of them are not known."""
+        mask, unknown = self.video_index.mask(video_ids, len(self._alive))
+        self._alive.values()[:] = mask
         self._changes += 1
         return unknown
 
     def keep_comments(self, comment_ids: Iterable[str]) -> int:
-        """Exactly these are alive from now on, at once; returns how many of them the bundle doesn't know."""
+        """Exactly these are alive from now on, at once; returns how many of them are not known."""
         return self.comments.keep(comment_ids)
 
     def set_all_videos(self, alive: bool) -> None:
-        self._alive = np.full(len(self.video_ids), alive)
-        self._changes += 1
+        self.keep_videos(self.video_index if alive else ())
 
     def set_all_comments(self, alive: bool) -> None:
         self.comments.set_all(alive)
 
     def alive_videos(self) -> int:
         """How many videos are alive."""
-        return int(np.count_nonzero(self._alive))
+        return int(np.count_nonzero(self._alive.values()))
 
     def alive_comments(self) -> int:
         """How many comments are alive."""
         return self.comments.alive_count()
 
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    @property
+    def video_ids(self) -> NDArray[np.object_]:
+        """The id of each row, [rows]; a copy if any came later than the bundle."""
+        return np.concatenate((self._ids, np.array(self._late_ids, dtype=object))) if self._late_ids else self._ids
+
+    def names(self, rows: NDArray[np.intp]) -> list[str]:
+        """Ids of rows."""
+        n = len(self._ids)
+        if len(rows) == 0 or rows.max() < n:
+            names: list[str] = self._ids[rows].tolist()
+            return names
+        return [self._ids[row] if row < n else self._late_ids[row - n] for row in rows.tolist()]
+
     def comments_of(self, video_id: str) -> NDArray[np.int32]:
-        """Indices of the alive comments under a video, ascending; none under an unknown or a removed video."""
+        """Rows of the alive comments under a video, ascending, at most `comments.MOST`; none under an unknown or a
+        removed video."""
         at = self.video_index[video_id]
-        if at < 0 or not self._alive[at]:
+        if at < 0 or not self._alive.values()[at]:
             return np.empty(0, dtype=np.int32)
-        return self.comments.of(at)
+        return self.comments.of(self._thread(video_id))
 
     def penalties(self) -> NDArray[np.float32] | None:
-        """What to add to the scores of the videos, [n_v]: 0 if alive, -inf if not. None if all are alive.
+        """What to add to the scores of the videos, [rows]: 0 if alive, -inf if not. None if all are alive.
 
         A copy, made anew only after a change: later changes don't reach into a batch that is being scored.
         """
+        return self.view()[1]
+
+    def view(self) -> tuple[int, NDArray[np.float32] | None]:
+        """How many rows there are, and their `penalties`."""
         changes = self._changes  # read before the flags: a change in between makes the copy stale, never wrong
         if self._penalties[0] != changes:
-            alive = self._alive.copy()
+            alive = self._alive.values().copy()
             penalties = None if alive.all() else np.where(alive, np.float32(0), np.float32(-np.inf))
-            self._penalties = (changes, penalties)
-        return self._penalties[1]
+            self._penalties = (changes, len(alive), penalties)
+        return self._penalties[1:]
 
     def barred(self, digests: Sequence[Sequence[int]]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """The videos that each user's digests stand for, as parallel arrays of rows and video indices.
+        """The videos that each user's digests stand for, as parallel arrays of places in `digests` and rows.
 
-        All videos of a digest are barred when several share it. Digests of videos not in the bundle are skipped.
+        All videos of a digest are barred when several share it. Digests of unknown videos are skipped. Not for several
+        threads at a time.
         """
         sizes = np.fromiter(map(len, digests), dtype=np.intp, count=len(digests))
         wanted = np.fromiter(chain.from_iterable(digests), dtype=np.uint32, count=int(sizes.sum()))
-        left = np.searchsorted(self._digests, wanted, side="left")
-        counts = np.searchsorted(self._digests, wanted, side="right") - left
-        rows = np.repeat(np.repeat(np.arange(len(digests)), sizes), counts)
+        self._digests.extend(self._late_digests.values()[len(self._digests) - len(self._ids) :])
+        counts, rows = self._digests.find(wanted)
+        return np.repeat(np.repeat(np.arange(len(digests)), sizes), counts), rows
+
+
+class _Digests:
+    """Digests of rows, sorted."""
+
+    def __init__(self, digests: NDArray[np.uint32]) -> None:
+        self._rows = np.argsort(digests, kind="stable")
+        self._sorted = digests[self._rows]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def extend(self, digests: NDArray[np.uint32]) -> None:
+        """Digests of the rows after the last; a copy of all, so for many at a time."""
+        if len(digests) == 0:
+            return
+        order = np.argsort(digests, kind="stable")
+        at = np.searchsorted(self._sorted, digests[order], side="right")
+        self._rows = np.insert(self._rows, at, len(self._rows) + order)
+        self._sorted = np.insert(self._sorted, at, digests[order])
+
+    def find(self, wanted: NDArray[np.uint32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """For each digest how many rows have it, and these rows, one after another."""
+        left = np.searchsorted(self._sorted, wanted, side="left")
+        counts = np.searchsorted(self._sorted, wanted, side="right") - left
         # left[i], left[i] + 1, ..., left[i] + counts[i] - 1 for each i, without a loop
         ends = np.cumsum(counts)
-        at = np.arange(len(rows)) + np.repeat(left - ends + counts, counts)
-        return rows, self._by_digest[at]
+        at = np.arange(ends[-1] if len(ends) else 0) + np.repeat(left - ends + counts, counts)
+        return counts, self._rows[at]

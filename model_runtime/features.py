@@ -1,4 +1,4 @@
-"""Users' histories as the encoder's inputs: vectors looked up in the bundle's tables, padded into batches."""
+"""Users' histories as the encoder's inputs: vectors looked up in the tables, padded into batches."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from model_runtime.bundle import Bundle
+from model_runtime.candidates import Candidates
 from model_runtime.index import Index
+from model_runtime.rows import Table
 
 
 class Request(Struct, frozen=True, gc=False):
@@ -31,7 +32,7 @@ class Batch(NamedTuple):
     """Inputs for the encoder (views of reused buffers, good until the next batch) and the indices behind them.
 
     Indices cover whole histories, also where the encoder sees only the newest part. They are -1 for padding and for
-    what the bundle doesn't know.
+    what is not known.
     """
 
     inputs: dict[str, NDArray[np.float32] | NDArray[np.int64]]
@@ -44,12 +45,10 @@ class Batch(NamedTuple):
 class Features:
     """Builds batches of at most `max_batch` users. Not for several threads at a time: buffers are reused."""
 
-    def __init__(self, bundle: Bundle, video_index: Index, comment_index: Index, max_batch: int) -> None:
-        self.window = bundle.window
-        self.dim = bundle.dim
-        self._video_index = video_index
-        self._comment_index = comment_index
-        self._bundle = bundle
+    def __init__(self, candidates: Candidates, window: int, max_batch: int) -> None:
+        self.window = window
+        self.dim = candidates.vectors.base.shape[1]
+        self._candidates = candidates
         size = max_batch * self.window * self.dim
         names = ("video_id", "video_title", "video_comment", "comment_id", "comment_title", "comment_text")
         self._buffers = {name: np.empty(size, dtype=np.float32) for name in names}
@@ -57,26 +56,26 @@ class Features:
     def gather(self, requests: Sequence[Request]) -> Batch:
         """The batch of some requests, in their order: [B, V, d] for videos, [B, C, d] for comments.
 
-        An entry that the bundle doesn't know is a zero vector; so is padding.
+        An entry that is not known is a zero vector; so is padding.
         """
-        bundle = self._bundle
-        videos, video_length = _pad([r.videos for r in requests], self._video_index)
-        comment_videos, comment_length = _pad([r.comment_videos for r in requests], self._video_index)
-        comments, also = _pad([r.comment_ids for r in requests], self._comment_index)
+        known = self._candidates
+        videos, video_length = _pad([r.videos for r in requests], known.video_index)
+        comment_videos, comment_length = _pad([r.comment_videos for r in requests], known.video_index)
+        comments, also = _pad([r.comment_ids for r in requests], known.comments.index)
         if not np.array_equal(comment_length, also):
             raise ValueError("comment_videos and comment_ids of a request must have the same length")
-        current = np.array([self._video_index[r.current_video or ""] for r in requests], dtype=np.intp)
+        current = np.array([known.video_index[r.current_video or ""] for r in requests], dtype=np.intp)
         take, newest = self._take, self._newest
         shown, shown_under = newest(videos, video_length), newest(comment_videos, comment_length)
-        query = _rows(bundle.video_id_vectors, current) + _rows(bundle.video_title_vectors, current)
+        query = known.id_vectors.take(current) + known.title_vectors.take(current)
         inputs: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {
-            "video_id": take("video_id", bundle.video_id_vectors, shown),
-            "video_title": take("video_title", bundle.video_title_vectors, shown),
-            "video_comment": take("video_comment", bundle.video_comment_vectors, shown),
+            "video_id": take("video_id", known.id_vectors, shown),
+            "video_title": take("video_title", known.title_vectors, shown),
+            "video_comment": take("video_comment", known.comment_vectors, shown),
             "video_length": np.minimum(video_length, self.window),
-            "comment_id": take("comment_id", bundle.video_id_vectors, shown_under),
-            "comment_title": take("comment_title", bundle.video_title_vectors, shown_under),
-            "comment_text": take("comment_text", bundle.comment_vectors, newest(comments, comment_length)),
+            "comment_id": take("comment_id", known.id_vectors, shown_under),
+            "comment_title": take("comment_title", known.title_vectors, shown_under),
+            "comment_text": take("comment_text", known.comments.vectors, newest(comments, comment_length)),
             "comment_length": np.minimum(comment_length, self.window),
             "query": query,
         }
@@ -89,24 +88,8 @@ class Features:
         dropped = np.maximum(lengths - self.window, 0)
         return np.take_along_axis(index, dropped[:, None] + np.arange(self.window), axis=1)
 
-    def _take(self, name: str, table: NDArray[np.float32], index: NDArray[np.intp]) -> NDArray[np.float32]:
-        out = self._buffers[name][: index.size * self.dim].reshape(*index.shape, self.dim)
-        return _rows(table, index, out)
-
-
-def _rows(
-    table: NDArray[np.float32], index: NDArray[np.intp], out: NDArray[np.float32] | None = None
-) -> NDArray[np.float32]:
-    """Rows of a table, zeros where the index is -1."""
-    if out is None:
-        out = np.empty((*index.shape, table.shape[1]), dtype=np.float32)
-    if len(table) == 0:
-        out.fill(0)
-        return out
-    # "clip" reads row 0 for -1, and unlike "raise" it writes into `out` without a copy between
-    np.take(table, index, axis=0, out=out, mode="clip")
-    out[index < 0] = 0
-    return out
+    def _take(self, name: str, table: Table, index: NDArray[np.intp]) -> NDArray[np.float32]:
+        return table.take(index, self._buffers[name][: index.size * self.dim].reshape(*index.shape, self.dim))
 
 
 def _pad(histories: Sequence[Sequence[str]], index: Index) -> tuple[NDArray[np.intp], NDArray[np.int64]]:

@@ -18,10 +18,10 @@ class Index(dict[str, int]):
     def __missing__(self, key: str) -> int:
         return -1
 
-    def mask(self, ids: Iterable[str]) -> tuple[NDArray[np.bool_], int]:
-        """A mask over the rows that is true at those of `ids`, and how many of `ids` are unknown."""
-        rows = np.fromiter(map(self.__getitem__, ids), dtype=np.intp)
-        known = rows[rows >= 0]
-        mask = np.zeros(len(self), dtype=bool)
+    def mask(self, ids: Iterable[str], rows: int) -> tuple[NDArray[np.bool_], int]:
+        """A mask over `rows` rows that is true at those of `ids`, and how many of `ids` are unknown."""
+        at = np.fromiter(map(self.__getitem__, ids), dtype=np.intp)
+        known = at[at >= 0]
+        mask = np.zeros(rows, dtype=bool)
         mask[known] = True
-        return mask, len(rows) - len(known)
+        return mask, len(at) - len(known)

@@ -57,11 +57,8 @@ class Scorer:
         self.top_videos = top_videos
         self.top_comments = top_comments
         self._encoder = Encoder(bundle, threads=threads)
-        comments = self.candidates.comments
-        self._features = Features(bundle, self.candidates.video_index, comments.index, CHUNK)
-        self._scores = np.empty((CHUNK, len(bundle.video_ids)), dtype=np.float32)
-        norms = np.sqrt(np.einsum("nd,nd->n", bundle.comment_vectors, bundle.comment_vectors))
-        self._inverse_norms = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)  # [n_c]
+        self._features = Features(self.candidates, bundle.window, CHUNK)
+        self._scores = np.empty(CHUNK * len(bundle.video_ids), dtype=np.float32)
         self._lock = threading.Lock()
         self._try_out()
 
@@ -75,10 +72,9 @@ class Scorer:
         order = sorted(range(len(requests)), key=lambda i: _size(requests[i]))
         rankings: dict[int, Ranking] = {}
         with self._lock:
-            penalties = self.candidates.penalties()
             for start in range(0, len(order), CHUNK):
                 rows = order[start : start + CHUNK]
-                rankings.update(zip(rows, self._score([requests[i] for i in rows], penalties), strict=True))
+                rankings.update(zip(rows, self._score([requests[i] for i in rows]), strict=True))
         return [rankings[i] for i in range(len(requests))]
 
     def check_sample(self, tolerance: float = 1e-4) -> int:
@@ -105,10 +101,10 @@ class Scorer:
                     )
         return len(self.bundle.sample)
 
-    def _score(self, requests: Sequence[Request], penalties: NDArray[np.float32] | None) -> list[Ranking]:
+    def _score(self, requests: Sequence[Request]) -> list[Ranking]:
         batch = self._features.gather(requests)
         video_preference, comment_preference = self._encoder(batch.inputs)
-        scores = self._video_scores(requests, batch, video_preference, penalties)
+        scores = self._video_scores(requests, batch, video_preference)
         bounds = thresholds(scores, self.top_videos).tolist()
         rankings = []
         for row, request in enumerate(requests):
@@ -116,24 +112,29 @@ class Scorer:
             comments, comment_scores = self._rank_comments(request, batch.comments[row], comment_preference[row])
             rankings.append(
                 Ranking(
-                    self.candidates.video_ids[at].tolist(),
+                    self.candidates.names(at),
                     found.tolist(),
                     request.current_video,
-                    self.candidates.comments.ids[comments].tolist(),
+                    self.candidates.comments.names(comments),
                     comment_scores.tolist(),
                 )
             )
         return rankings
 
     def _video_scores(
-        self,
-        requests: Sequence[Request],
-        batch: Batch,
-        preference: NDArray[np.float32],
-        penalties: NDArray[np.float32] | None,
+        self, requests: Sequence[Request], batch: Batch, preference: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Scores of all videos, [B, n_v], in a reused buffer; -inf where a user must not get a video."""
-        scores = np.matmul(preference, self.bundle.video_vectors.T, out=self._scores[: len(requests)])
+        """Scores of all videos, [B, rows], in a reused buffer; -inf where a user must not get a video."""
+        # After the batch was gathered: every row in it is in the view.
+        count, penalties = self.candidates.view()
+        vectors = self.candidates.vectors
+        if CHUNK * count > len(self._scores):
+            self._scores = np.empty(2 * CHUNK * count, dtype=np.float32)
+        scores = self._scores[: len(requests) * count].reshape(len(requests), count)
+        bundled = len(vectors.base)
+        np.matmul(preference, vectors.base.T, out=scores[:, :bundled])
+        if count > bundled:
+            np.matmul(preference, vectors.late.values()[: count - bundled].T, out=scores[:, bundled:])
         if penalties is not None:
             scores += penalties
         for index in (batch.videos, batch.comment_videos, batch.current[:, None]):
@@ -148,7 +149,7 @@ class Scorer:
         """Indices and scores of the best comments under the current video; `history` [C], `preference` [d]."""
         candidates = self.candidates.comments_of(request.current_video or "")
         candidates = candidates[~np.isin(candidates, history)]
-        scores = (self.bundle.comment_vectors[candidates] @ preference) * self._inverse_norms[candidates]
+        scores = self.candidates.comments.scores(candidates, preference)
         bound = thresholds(scores[None], self.top_comments)[0]
         at, found = best(scores, self.top_comments, bound)
         return candidates[at], found

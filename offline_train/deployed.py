@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_runtime.bundle import Bundle
+from model_runtime.candidates import Candidates
 from model_runtime.encoder import Encoder
 from model_runtime.features import Features, Request
 from model_runtime.index import Index
@@ -62,7 +63,7 @@ class BundleScorer:
         self._log, self._corpus, self._bundle = log, corpus, bundle
         videos, comments = Index.of(bundle.video_ids), Index.of(bundle.comment_ids)
         self._encoder = Encoder(bundle, threads=threads)
-        self._features = Features(bundle, videos, comments, _CHUNK)
+        self._features = Features(Candidates(bundle), bundle.window, _CHUNK)
         self._video_at = np.fromiter(map(videos.__getitem__, log.video_ids), np.int64, len(log.video_ids))
         self._comment_at = np.fromiter(map(comments.__getitem__, log.comment_ids), np.int64, len(log.comment_ids))
         norms = np.linalg.norm(bundle.comment_vectors, axis=1, keepdims=True)
