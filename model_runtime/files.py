@@ -10,8 +10,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-#: Starts the name of a folder that is still being written. Nobody reads such a folder; a killed writer leaves one
-#: behind, and it is safe to delete.
+#: Starts the name of a file or folder that is still being written. Nobody reads it; a killed writer leaves one behind,
+#: and it is safe to delete.
 UNFINISHED = ".unfinished-"
 
 
@@ -39,7 +39,7 @@ def copy_synced(source: Path, target: Path) -> None:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Write a file so that a reader finds the old content or the new, whenever the writer is killed."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = path.with_name(f"{UNFINISHED}{path.name}-{uuid.uuid4().hex[:8]}")
     try:
         write_synced(temporary, data)
         temporary.replace(path)

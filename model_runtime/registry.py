@@ -3,11 +3,13 @@
     root/bundles/VERSION/...        a bundle each, immutable
     root/channels/CHANNEL.json      a pointer
 
-Both appear whole or not at all. Only this module knows the layout, so another store can stand behind the same calls.
+Both appear whole or not at all. The root is a folder, or a prefix of an object store; there a bundle is complete once
+its `bundle.json` is, which is written last. Only this module knows the layout.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from pathlib import Path
@@ -16,8 +18,10 @@ import msgspec
 from msgspec import Struct
 
 from model_runtime.bundle import Bundle
-from model_runtime.files import appearing_folder, copy_synced, replace_file, sha256_of
+from model_runtime.fetching import FetchError, cached
+from model_runtime.files import appearing_folder, copy_synced
 from model_runtime.manifest import MANIFEST, BundleError, Manifest, check_version, decode_manifest
+from model_runtime.stores import StoreError, local_path, open_store
 
 _CHANNEL = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
@@ -26,10 +30,11 @@ class RegistryError(ValueError):
     """What was asked of the registry can't be done; the message says what to do."""
 
 
-class Channel(Struct, frozen=True):
+class Channel(Struct, frozen=True, omit_defaults=True):
     """A channel's pointer. `previous` is the version it served before, None at first: where to roll back to.
 
-    `sha256` is that of the bundle's `bundle.json`, `promoted_ms` Unix time.
+    `sha256` is that of the bundle's `bundle.json`, `promoted_ms` Unix time. `percent` is the share of users that a
+    canary serves; None for channels that serve everybody.
     """
 
     channel: str
@@ -37,10 +42,11 @@ class Channel(Struct, frozen=True):
     sha256: str
     promoted_ms: int
     previous: str | None = None
+    percent: float | None = None
 
 
 class Registry:
-    """A folder of bundles.
+    """A folder of bundles, or a prefix of an object store (`s3://bucket/registry`).
 
     registry = Registry("registry")
     version = registry.publish("build/bundle")
@@ -48,42 +54,60 @@ class Registry:
     bundle = registry.open(registry.channel("stable"))
     """
 
-    def __init__(self, root: str | Path) -> None:
-        if "://" in str(root):
-            raise RegistryError(f"{root}: this version keeps registries in folders; give a path")
-        self.root = Path(root)
-        self._bundles = self.root / "bundles"
-        self._channels = self.root / "channels"
+    def __init__(self, root: str | Path, *, cache: Path | None = None) -> None:
+        """`cache`: where bundles of an object store are kept while they are used; default `~/.cache/lsvcr/bundles`.
+
+        Raises:
+            RegistryError: the address is of a kind that nothing installed can open.
+        """
+        folder = local_path(root)
+        self.root: Path | str = folder if folder is not None else str(root).rstrip("/")
+        self._bundles = None if folder is None else folder / "bundles"
+        self._cache = cache or Path.home() / ".cache" / "lsvcr" / "bundles"
+        try:
+            self._store = open_store(root)
+        except StoreError as error:
+            raise RegistryError(str(error)) from None
 
     def publish(self, bundle_dir: str | Path) -> str:
         """Verify a bundle, copy it in under its own version, and return that version.
 
         Raises:
             BundleError: the folder is no valid bundle.
-            RegistryError: the version is in the registry already.
+            RegistryError: the version is in the registry already, or the registry can't be written.
         """
         bundle = Bundle.open(bundle_dir)
+        taken = f"version {bundle.version} is in {self.root} already; versions are immutable, export under a new one"
+        # The files of the manifest and no others: what no checksum covers doesn't get in.
+        names = (*bundle.manifest.files, MANIFEST)
         try:
+            if self._bundles is None:
+                if bundle.version in self.versions():
+                    raise RegistryError(taken)
+                for name in names:  # bundle.json is the last
+                    self._store.put(f"bundles/{bundle.version}/{name}", (bundle.path / name).read_bytes())
+                return bundle.version
             with appearing_folder(self._bundles / bundle.version) as folder:
-                # The files of the manifest and no others: what no checksum covers doesn't get in.
-                for name in (*bundle.manifest.files, MANIFEST):
+                for name in names:
                     copy_synced(bundle.path / name, folder / name)
                 Bundle.open(folder)
         except FileExistsError:
-            raise RegistryError(
-                f"version {bundle.version} is in {self.root} already; versions are immutable, export under a new one"
-            ) from None
+            raise RegistryError(taken) from None
+        except OSError as error:
+            raise RegistryError(f"{self.root} can't be written: {error}") from error
         return bundle.version
 
     def versions(self) -> list[str]:
-        """The published versions, oldest name first (derived names sort by time)."""
-        if not self._bundles.is_dir():
-            return []
-        return sorted(
-            path.name
-            for path in self._bundles.iterdir()
-            if not path.name.startswith(".") and (path / MANIFEST).is_file()
-        )
+        """The published versions, oldest name first (derived names sort by time).
+
+        Raises:
+            RegistryError: the registry does not answer.
+        """
+        try:
+            names = [name.split("/") for name in self._store.names("bundles")]
+        except OSError as error:
+            raise RegistryError(str(error)) from error
+        return sorted(p[1] for p in names if len(p) == 3 and p[2] == MANIFEST and not p[1].startswith("."))
 
     def open(self, version: str) -> Bundle:
         """Open and verify a published bundle.
@@ -100,43 +124,59 @@ class Registry:
         Raises:
             RegistryError, BundleError: as `open`.
         """
-        file = self.path(version) / MANIFEST
-        return decode_manifest(file.read_bytes(), str(file))
+        return decode_manifest(self._manifest(version), self.uri(version))
+
+    def sha256(self, version: str) -> str:
+        """The checksum of a bundle's `bundle.json`, which covers all of the bundle. Raises RegistryError."""
+        return hashlib.sha256(self._manifest(version)).hexdigest()
+
+    def uri(self, version: str) -> str:
+        """The address of a bundle, as releases name it: `file://...` or the object store's."""
+        return self._store.uri_of(f"bundles/{version}")
 
     def path(self, version: str) -> Path:
-        """The folder of a published bundle.
+        """The folder of a published bundle; one of an object store is fetched first, once.
 
         Raises:
-            RegistryError: the version is not in the registry.
+            RegistryError: the version is not in the registry, or the registry does not answer.
         """
+        self._manifest(version)
+        if self._bundles is not None:
+            return self._bundles / version
         try:
-            folder = self._bundles / check_version(version)
-        except BundleError as error:
-            raise RegistryError(str(error)) from None
-        if not (folder / MANIFEST).is_file():
-            known = self.versions()
-            shown = f"newest: {', '.join(known[-3:])}" if known else "it holds none; publish a bundle first"
-            raise RegistryError(f"no version {version} in {self.root}; {shown}")
-        return folder
+            return cached(self.uri(version), self._cache)
+        except FetchError as error:
+            raise RegistryError(str(error)) from error
 
-    def promote(self, channel: str, version: str) -> Channel:
+    def promote(self, channel: str, version: str, percent: float | None = None) -> Channel:
         """Make `channel` serve `version` from now on. The last of two concurrent promotions wins.
 
         Raises:
             RegistryError: a bad channel name, or the version is not in the registry.
         """
-        file = self._pointer_file(channel)
-        digest = sha256_of(self.path(version) / MANIFEST)
+        file = _pointer_file(channel)
+        digest = self.sha256(version)
         try:
             old = self.pointer(channel)
         except RegistryError:
             old = None  # none yet, or damaged: promoting is how to repair it
         # Promoting what is served already must not lose the version to roll back to.
         previous = old.previous if old and old.version == version else old.version if old else None
-        pointer = Channel(channel, version, digest, int(time.time() * 1000), previous)
-        self._channels.mkdir(parents=True, exist_ok=True)
-        replace_file(file, msgspec.json.encode(pointer) + b"\n")
+        # The newer of two promotions is told by its time, also when a clock was set back.
+        now_ms = max(int(time.time() * 1000), old.promoted_ms + 1 if old else 0)
+        pointer = Channel(channel, version, digest, now_ms, previous, percent)
+        try:
+            self._store.put(file, msgspec.json.encode(pointer) + b"\n")
+        except OSError as error:
+            raise RegistryError(str(error)) from error
         return pointer
+
+    def withdraw(self, channel: str) -> None:
+        """The channel serves nothing any more; nothing happens if it did not."""
+        try:
+            self._store.delete(_pointer_file(channel))
+        except OSError as error:
+            raise RegistryError(str(error)) from error
 
     def channel(self, name: str) -> str:
         """The version that a channel serves.
@@ -148,21 +188,40 @@ class Registry:
 
     def pointer(self, name: str) -> Channel:
         """As `channel`, with the checksum, the time and the version before."""
-        file = self._pointer_file(name)
+        file = _pointer_file(name)
         try:
-            return msgspec.json.decode(file.read_bytes(), type=Channel)
+            return msgspec.json.decode(self._store.get(file), type=Channel)
         except FileNotFoundError:
             known = self.versions()
             advice = f"promote one of: {', '.join(known)}" if known else "it is empty: `lsvcr train fit` makes one"
             raise RegistryError(f"channel {name} of the registry {self.root} serves no version; {advice}") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise RegistryError(f"{file}: {error}; promote a version again") from None
+            raise RegistryError(f"{self._store.uri_of(file)}: {error}; promote a version again") from None
+        except OSError as error:
+            raise RegistryError(str(error)) from error
 
     def channels(self) -> list[str]:
         """The channels that serve something."""
-        return sorted(file.stem for file in self._channels.glob("[a-z]*.json"))
+        try:
+            names = [name.removeprefix("channels/") for name in self._store.names("channels")]
+        except OSError as error:
+            raise RegistryError(str(error)) from error
+        return [name.removesuffix(".json") for name in names if name.endswith(".json") and name[:1].islower()]
 
-    def _pointer_file(self, channel: str) -> Path:
-        if not _CHANNEL.fullmatch(channel):
-            raise RegistryError(f"{channel!r} can't name a channel; use lower-case letters, digits and dashes")
-        return self._channels / f"{channel}.json"
+    def _manifest(self, version: str) -> bytes:
+        try:
+            return self._store.get(f"bundles/{check_version(version)}/{MANIFEST}")
+        except BundleError as error:
+            raise RegistryError(str(error)) from None
+        except FileNotFoundError:
+            known = self.versions()
+            shown = f"newest: {', '.join(known[-3:])}" if known else "it holds none; publish a bundle first"
+            raise RegistryError(f"no version {version} in {self.root}; {shown}") from None
+        except OSError as error:
+            raise RegistryError(str(error)) from error
+
+
+def _pointer_file(channel: str) -> str:
+    if not _CHANNEL.fullmatch(channel):
+        raise RegistryError(f"{channel!r} can't name a channel; use lower-case letters, digits and dashes")
+    return f"channels/{channel}.json"

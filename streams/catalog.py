@@ -56,6 +56,7 @@ class CatalogReader:
         self._telemetry = telemetry
         self._seen: set[str] = set()  # topics that have had a record
         self.loaded = asyncio.Event()
+        self.reports = True  #: to the metrics, which tell of one model's catalog
         self.task: asyncio.Task[None]  # ends only by an error
 
     def start(self) -> None:
@@ -117,5 +118,7 @@ class CatalogReader:
             self._telemetry.catalog_unknown.labels(topic).inc()
 
     def _publish_counts(self) -> None:
+        if not self.reports:
+            return
         self._telemetry.catalog.labels(VIDEOS).set(self._flags.alive_videos())
         self._telemetry.catalog.labels(COMMENTS).set(self._flags.alive_comments())

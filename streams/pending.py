@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
@@ -10,6 +11,7 @@ from streams.events import CommentInteraction, VideoView
 from streams.history import HistoryConfig, UserState
 from streams.slices import Slice
 from streams.table import UserStateTable
+from streams.topics import partition_of
 
 
 class Pending:
@@ -32,7 +34,7 @@ class Users:
     def __init__(self, table: UserStateTable, config: HistoryConfig, cached_states: int) -> None:
         """`cached_states` must exceed two batches: a state may leave the cache only once it is in the store."""
         self._table = table
-        self._config = config
+        self.config = config  #: may change between two events
         self._cached_states = cached_states
         self._states: dict[bytes, UserState] = {}  # newest state of recently active users, oldest first
         self.pending: dict[bytes, Pending] = {}
@@ -46,7 +48,7 @@ class Users:
         else:
             known = self._states.pop(key, None)
             state = known if known is not None else self._read(record.partition, key)
-        state = history.apply(state, event, self._config, partition=record.partition, offset=record.offset)
+        state = history.apply(state, event, self.config, partition=record.partition, offset=record.offset)
         if pending is None:
             pending = Pending(event.user_id, key, record.partition, state, record.timestamp)
             self.pending[key] = pending
@@ -65,6 +67,19 @@ class Users:
             self._states[pending.key] = pending.state
         while len(self._states) > self._cached_states:
             del self._states[next(iter(self._states))]
+        return batch
+
+    def recent(self) -> list[bytes]:
+        """The users whose states are at hand, those who were active last first."""
+        return list(reversed(self._states))
+
+    def revisit(self, users: Iterable[bytes], partitions: int) -> list[Pending]:
+        """These users as a batch, though nothing happened to them; without those who are not at hand any more."""
+        batch = []
+        for key in users:
+            state = self._states.get(key)
+            if state is not None and state.newest is not None and key not in self.pending:
+                batch.append(Pending(key.decode(), key, partition_of(key, partitions), state, 0))
         return batch
 
     def clear(self) -> None:

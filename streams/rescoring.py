@@ -3,7 +3,7 @@
     take      a slice of a partition: decode and check each event, apply it to its user's state; each touched user is
               pending once, however many of its events arrived
     score     whatever is pending, as one micro-batch, in a thread (continuous batching: no timer; what arrives
-              meanwhile is the next batch)
+              meanwhile is the next batch); a batch has one snapshot of the models, so that a swap falls between two
     send      per user: 1. the state to the store and the changelog, 2. one record per recommendation topic
     settle    once the broker confirmed all of a slice's records: 3. move the partition's watermark
     commit    Faust commits watermarks, and nothing else (`streams.intake`)
@@ -19,16 +19,20 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
-from model_runtime.scorer import Ranking, Request
 from streams import recommendations, state_record, topics
+from streams.background import Background
 from streams.events import EventError, decode
 from streams.history import HistoryConfig
 from streams.lease import Lease
 from streams.outbox import Delivery, DeliveryError, Message, Outbox
-from streams.outputs import cloud_event, lists_of, request_of
+from streams.outputs import cloud_event, lists_of
 from streams.pending import Pending, Users
+from streams.scoring import Scored, score
+from streams.serving import Serving
 from streams.slices import Ledger, Partition, Slice
 from streams.table import UserStateTable
 from streams.telemetry import Telemetry
@@ -37,15 +41,6 @@ log = logging.getLogger(__name__)
 
 FORWARDED = "lsvcr-forwarded"
 DRAIN_S = 5.0
-
-
-class Scores(Protocol):
-    """What scores: `model_runtime.scorer.Scorer`, or a constant in the engine benchmark."""
-
-    version: str
-
-    def score(self, requests: Sequence[Request]) -> list[Ranking]:
-        """One ranking per request; runs in a thread."""
 
 
 class Sink(Protocol):
@@ -66,7 +61,7 @@ class Rescorer:
     def __init__(
         self,
         *,
-        scorer: Scores,
+        serving: Serving,
         config: HistoryConfig,
         table: UserStateTable,
         changelog: str,
@@ -77,10 +72,11 @@ class Rescorer:
         max_batch: int = 64,
         max_in_flight: int = 20_000,
         cached_states: int = 20_000,
+        background: Background | None = None,
         session_timeout_s: float = 10.0,
     ) -> None:
-        self.scorer = scorer
-        self.config = config
+        self.serving = serving
+        self.background = background or Background()
         self.table = table
         self.changelog = changelog
         self.partitions = partitions
@@ -178,11 +174,16 @@ class Rescorer:
     async def _run(self) -> None:
         await self.ready.wait()
         loop = asyncio.get_running_loop()
-        scored: tuple[int, list[Pending], list[Ranking]] | None = None
+        scored: tuple[int, list[Pending], list[Scored]] | None = None
         while True:
             # The next batch is being scored while this one is sent.
             epoch, batch = self.epoch, self._users.next_batch(self.max_batch)
-            future = loop.run_in_executor(self._executor, self._score, batch) if batch else None
+            for pending in batch:
+                self.background.drop(pending.key)
+            if not batch:  # only then: those to whom nothing happened come behind
+                batch = self._users.revisit(self.background.take(), self.partitions)
+            job = partial(score, batch, self.serving, self.telemetry)
+            future = loop.run_in_executor(self._executor, job) if batch else None
             if scored is not None:
                 self._send(*scored)
                 scored = None
@@ -191,31 +192,24 @@ class Rescorer:
                 scored = (epoch, batch, await future)
             elif not self._users.pending:
                 self._wake.clear()
-                await self._wake.wait()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), self.background.delay())
 
-    def _score(self, batch: list[Pending]) -> list[Ranking]:
-        requests = [request_of(pending.state) for pending in batch]
-        began = time.perf_counter()
-        try:
-            return self.scorer.score(requests)
-        except Exception:
-            log.exception("scoring a batch of %d users failed; trying them one by one", len(batch))
-            return [self._score_one(pending, request) for pending, request in zip(batch, requests, strict=True)]
-        finally:
-            self.telemetry.scored(len(batch), time.perf_counter() - began)
+    def swap(self, serving: Serving, config: HistoryConfig) -> int:
+        """Score with other models from the next batch on. Returns how many users get their lists anew.
 
-    def _score_one(self, pending: Pending, request: Request) -> Ranking:
-        """A user that can't be scored gets an empty list and a log line, and the stream goes on."""
-        try:
-            return self.scorer.score([request])[0]
-        except Exception:
-            log.exception("user %r can't be scored; publishing empty lists", pending.user_id)
-            self.telemetry.unscorable.inc()
-            return Ranking([], [], request.current_video, [], [])
+        Those are who were active lately (their states are at hand) and who get another version now.
+        """
+        before, self.serving = self.serving, serving
+        self._users.config = config
+        stale = [user for user in self._users.recent() if before.changes_for(user, serving)]
+        self.background.put(stale)
+        self._wake.set()
+        return len(stale)
 
     # --- send ---------------------------------------------------------------------------------------------------------
 
-    def _send(self, epoch: int, batch: list[Pending], rankings: list[Ranking]) -> None:
+    def _send(self, epoch: int, batch: list[Pending], scored: list[Scored]) -> None:
         if epoch != self.epoch:
             return
         if self._lease.expired:
@@ -223,15 +217,15 @@ class Rescorer:
             self.revoked()
             return
         generated_ms = int(time.time() * 1000)
-        version = self.scorer.version
         messages: list[Message] = []
         records: list[Any] = []
         stores: dict[int, list[tuple[bytes, bytes]]] = {}
         slices: list[Slice] = []
-        for pending, ranking in zip(batch, rankings, strict=True):
-            state = state_record.encode(pending.state)
-            stores.setdefault(pending.partition, []).append((pending.key, state))
-            messages.append(Message(self.changelog, pending.partition, pending.key, state))
+        for pending, (ranking, version) in zip(batch, scored, strict=True):
+            if pending.slices:  # a user to whom nothing happened has the state that is stored
+                state = state_record.encode(pending.state)
+                stores.setdefault(pending.partition, []).append((pending.key, state))
+                messages.append(Message(self.changelog, pending.partition, pending.key, state))
             newest = pending.state.newest
             assert newest is not None  # a pending user has at least the event that made it pending
             for kind, value in lists_of(pending.user_id, newest, ranking, version, generated_ms):
@@ -242,7 +236,10 @@ class Rescorer:
             slices.extend(pending.slices)
         for partition, items in stores.items():
             self.table.write(partition, items)
-        arrived = [pending.arrived_ms for pending in batch]
+        if not slices:
+            self.background.under_way += len(batch)
+            self.telemetry.background_users.inc(len(batch))
+        arrived = [pending.arrived_ms for pending in batch if pending.slices]
         self._send_for(slices, messages, records, arrived)
 
     def _send_for(
@@ -271,8 +268,10 @@ class Rescorer:
                 positions[(topic, partition)] = offset + 1
         if records and self.sink is not None:
             self.sink.offer(records, positions)
-        if arrived:
+        if records:
             self.telemetry.recommended(arrived, len(records))
+            if not slices:
+                self.background.under_way -= len(records) // len(recommendations.TOPIC_OF)
         for slice_ in slices:
             self._settle(slice_)
 
@@ -312,6 +311,7 @@ class Rescorer:
         self.epoch += 1
         self.ledger.clear()
         self._users.clear()
+        self.background.clear()
         self.outbox.purge()
         self.telemetry.assigned([])
         self._room.set()

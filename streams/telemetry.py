@@ -30,6 +30,7 @@ class Telemetry:
         self.lag: Callable[[], int | None] = lambda: 0  # the worker puts the real one here; None: not known yet
         self.catalog_ready: Callable[[], bool] = lambda: True
         self.failure: BaseException | None = None
+        self.models: dict[str, str] = {}  # version by channel
         self._assigned: list[int] = []
         self._waiting_for_partitions = True
         self._moved_at = time.monotonic()
@@ -59,6 +60,22 @@ class Telemetry:
         )
         self.catalog_rejected = Counter(
             "lsvcr_catalog_rejected", "Catalog records that break the contract", ["topic"], **made
+        )
+        self.model_info = Gauge(
+            "lsvcr_model_info", "1 for the version that a channel serves", ["channel", "version"], **made
+        )
+        self.canary_percent = Gauge("lsvcr_canary_percent", "Share of the users that the canary serves", **made)
+        self.model_swaps = Counter(
+            "lsvcr_model_swaps", "Times that another model took over, or the canary ended", **made
+        )
+        self.model_refusals = Counter(
+            "lsvcr_model_refusals", "Announced releases that were not served", ["channel", "reason"], **made
+        )
+        self.model_loading = Histogram(
+            "lsvcr_model_loading_seconds", "From a release heard to a model that may serve", **made
+        )
+        self.background_users = Counter(
+            "lsvcr_background_users", "Users scored again because the model changed, not because of an event", **made
         )
         self.partitions = Gauge("lsvcr_assigned_partitions", "Partitions of this worker", **made)
         lag = Gauge("lsvcr_lag_records", "Event records not yet confirmed (end offset less watermark)", **made)
@@ -99,6 +116,14 @@ class Telemetry:
         self.partitions.set(len(partitions))
         self.progressed()
 
+    def serves(self, versions: dict[str, str], canary_percent: float) -> None:
+        """The models changed: version by channel."""
+        self.models = versions
+        self.model_info.clear()
+        for channel, version in versions.items():
+            self.model_info.labels(channel, version).set(1)
+        self.canary_percent.set(canary_percent)
+
     def failed(self, error: BaseException) -> None:
         """The worker can't go on."""
         self.failure = error
@@ -122,7 +147,8 @@ class Telemetry:
     def ready(self) -> dict[str, Any]:
         """What /readyz answers."""
         catalog = self.catalog_ready()
-        return {"ready": bool(self._assigned) and catalog, "partitions": self._assigned, "catalog": catalog}
+        ready = bool(self._assigned) and catalog
+        return {"ready": ready, "partitions": self._assigned, "catalog": catalog, "models": self.models}
 
     def web_app(self) -> web.Application:
         """The three endpoints as an aiohttp application."""

@@ -13,10 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import faust
-import msgspec
 from aiohttp import web
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 from faust.types import TP
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -24,22 +21,23 @@ from redis.backoff import NoBackoff
 
 from model_runtime.scorer import Scorer
 from streams import topics
+from streams.background import RATE, Background
 from streams.catalog import CatalogReader, Flags
 from streams.history import HistoryConfig
 from streams.intake import BatchTransport
 from streams.latest import TTL_S, LatestStore
+from streams.loading import Loader, history_of
+from streams.models import Models
 from streams.outbox import Outbox
-from streams.rescoring import Rescorer, Scores
+from streams.preflight import WorkerError, check_topics, quiet_libraries
+from streams.rescoring import Rescorer
+from streams.serving import Scores
 from streams.sink import RedisSink
 from streams.slot import Slot
 from streams.table import ROCKSDB_OPTIONS, UserStateTable
 from streams.telemetry import Telemetry
 
-log = logging.getLogger(__name__)
-
-
-class WorkerError(RuntimeError):
-    """The worker can't start; the message says what to do."""
+__all__ = ["Releases", "WorkerError", "WorkerSettings", "run", "run_app"]
 
 
 @dataclass(frozen=True)
@@ -56,8 +54,17 @@ class WorkerSettings:
     max_in_flight: int = 20_000
     session_timeout_s: float = 10.0  #: a worker that is killed and not restarted is replaced after this long
     redis_ttl_s: int = TTL_S
+    background_rate: float = RATE  #: users a second who get new lists after a swap
     compression: str = "lz4"  #: of everything the worker writes to Kafka
     leave_on_stop: bool = True  #: give the partitions to others at once on a graceful stop
+
+
+@dataclass(frozen=True)
+class Releases:
+    """That the worker follows the topic of releases: what makes scorers of them, and from when on they count."""
+
+    loader: Loader
+    since_ms: int = 0
 
 
 class WorkerApp(faust.App):
@@ -82,14 +89,14 @@ class WorkerParts:
         self,
         settings: WorkerSettings,
         rescorer: Rescorer,
-        catalog: CatalogReader | None,
+        models: Models,
         sink: RedisSink | None,
         redis: Redis | None,
         telemetry: Telemetry,
     ) -> None:
         self.settings = settings
         self.rescorer = rescorer
-        self.catalog = catalog
+        self.models = models
         self.sink = sink
         self.redis = redis
         self.telemetry = telemetry
@@ -101,8 +108,7 @@ class WorkerParts:
         self.rescorer.start()
         if self.sink is not None:
             self.sink.start()
-        if self.catalog is not None:
-            self.catalog.start()
+        self.models.start()
         if self.settings.http_port is not None:
             self._runner = web.AppRunner(self.telemetry.web_app(), access_log=None)
             await self._runner.setup()
@@ -115,17 +121,13 @@ class WorkerParts:
 
     async def _watch_over(self, app: WorkerApp) -> None:
         """Let scoring begin once the catalog is read, and end the process when it can't go on."""
-        if self.catalog is not None:
-            loaded = asyncio.create_task(self.catalog.loaded.wait())
-            await asyncio.wait([loaded, self.catalog.task], return_when=asyncio.FIRST_COMPLETED)
-        self.rescorer.ready.set()
         while self.telemetry.failure is None:
-            if self.catalog is not None and self.catalog.task.done():
-                error = None if self.catalog.task.cancelled() else self.catalog.task.exception()
-                if error is not None:
-                    self.telemetry.failed(error)
-                    break
-            await asyncio.sleep(0.2)
+            if self.models.ready():
+                self.rescorer.ready.set()
+            if (error := self.models.failure()) is not None:
+                self.telemetry.failed(error)
+                break
+            await asyncio.sleep(0.1)
         if self.telemetry.failure is not None:
             await app.crash(self.telemetry.failure)
 
@@ -133,8 +135,7 @@ class WorkerParts:
         """Stop everything that `start` started."""
         if self._watch is not None:
             self._watch.cancel()
-        if self.catalog is not None:
-            await self.catalog.close()
+        await self.models.close()
         if self.sink is not None:
             await self.sink.close()
         if self.redis is not None:
@@ -144,7 +145,13 @@ class WorkerParts:
 
 
 def build(
-    settings: WorkerSettings, slot: Slot, scorer: Scores, *, config: HistoryConfig, flags: Flags | None
+    settings: WorkerSettings,
+    slot: Slot,
+    scorer: Scores,
+    *,
+    config: HistoryConfig,
+    flags: Flags | None,
+    releases: Releases | None,
 ) -> WorkerApp:
     """A worker, ready to run. `flags`: what the catalog keeps up to date; None: no catalog is read.
 
@@ -196,8 +203,16 @@ def build(
     outbox = Outbox(
         settings.bootstrap_servers, lambda delivery: rescorer.settled(delivery), compression=settings.compression
     )
+    sizes = {topic: counts[topic] for topic in topics.CATALOG_TOPICS}
+    models = Models(
+        scorer,
+        config,
+        flags,
+        read_catalog=lambda flags: CatalogReader(flags, settings.bootstrap_servers, telemetry, sizes),
+        telemetry=telemetry,
+    )
     rescorer = Rescorer(
-        scorer=scorer,
+        serving=models.serving,
         config=config,
         table=table,
         changelog=topics.STATE_CHANGELOG,
@@ -207,16 +222,15 @@ def build(
         sink=sink,
         max_batch=settings.max_batch,
         max_in_flight=settings.max_in_flight,
+        background=Background(settings.background_rate),
         session_timeout_s=settings.session_timeout_s,
     )
-    catalog = None
-    if flags is not None:
-        sizes = {topic: counts[topic] for topic in topics.CATALOG_TOPICS}
-        catalog = CatalogReader(flags, settings.bootstrap_servers, telemetry, sizes)
-        telemetry.catalog_ready = catalog.loaded.is_set
+    if releases is not None:
+        models.follow(settings.bootstrap_servers, releases.loader, rescorer, releases.since_ms)
+    telemetry.catalog_ready = models.ready
     telemetry.lag = lambda: _lag(app, rescorer)
     app.transport = BatchTransport(rescorer, app.conf.broker_consumer, app)
-    app.parts = WorkerParts(settings, rescorer, catalog, sink, redis, telemetry)
+    app.parts = WorkerParts(settings, rescorer, models, sink, redis, telemetry)
 
     @app.agent(app.topic(*topics.EVENT_TOPICS, key_type=bytes, value_type=bytes))
     async def events(stream: Any) -> None:
@@ -227,19 +241,28 @@ def build(
     return app
 
 
-def run(settings: WorkerSettings, scorer: Scorer, *, loglevel: str = "INFO") -> int:
-    """Run a worker until SIGTERM or SIGINT. Returns the process's exit code."""
-    config = msgspec.convert(scorer.bundle.manifest.history, HistoryConfig)
-    return run_app(settings, scorer, config=config, flags=scorer.candidates, loglevel=loglevel)
+def run(settings: WorkerSettings, scorer: Scorer, *, releases: Releases | None = None, loglevel: str = "INFO") -> int:
+    """Run a worker until SIGTERM or SIGINT. Returns the process's exit code.
+
+    Without `releases` it serves this scorer for all of its life.
+    """
+    config = history_of(scorer.bundle)
+    return run_app(settings, scorer, config=config, flags=scorer.candidates, releases=releases, loglevel=loglevel)
 
 
 def run_app(
-    settings: WorkerSettings, scorer: Scores, *, config: HistoryConfig, flags: Flags | None, loglevel: str = "INFO"
+    settings: WorkerSettings,
+    scorer: Scores,
+    *,
+    config: HistoryConfig,
+    flags: Flags | None,
+    releases: Releases | None = None,
+    loglevel: str = "INFO",
 ) -> int:
     """As `run`, with any scorer (the engine benchmark's is a constant)."""
     quiet_libraries()
     with Slot(settings.data_dir, topics.APP_ID, settings.worker_id) as slot:
-        app = build(settings, slot, scorer, config=config, flags=flags)
+        app = build(settings, slot, scorer, config=config, flags=flags, releases=releases)
         worker = faust.Worker(app, loglevel=loglevel, quiet=True, redirect_stdouts=False, override_logging=False)
         worker.spinner = None  # it would write terminal codes into log files
         code = 0
@@ -251,32 +274,6 @@ def run_app(
         if settings.leave_on_stop and failure is None:
             slot.leave_group(settings.bootstrap_servers)
         return 1 if failure is not None else code
-
-
-def check_topics(bootstrap_servers: str) -> dict[str, int]:
-    """Partition counts of our topics.
-
-    Raises:
-        WorkerError: the broker is away, a topic is missing, or the topics keyed by user differ in their partitions.
-    """
-    try:
-        found = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 2}).list_topics(timeout=10).topics
-    except KafkaException as error:
-        raise WorkerError(f"no Kafka at {bootstrap_servers} ({error}); is it up? `lsvcr stack up` starts one") from None
-    wanted = [spec.name for spec in topics.TOPICS]
-    if missing := [name for name in wanted if name not in found]:
-        raise WorkerError(f"topics missing: {', '.join(missing)}; run `lsvcr topics create`")
-    counts = {name: len(found[name].partitions) for name in wanted}
-    by_user = {spec.name: counts[spec.name] for spec in topics.TOPICS if spec.by_user}
-    if len(set(by_user.values())) > 1:
-        raise WorkerError(f"topics keyed by user must have one partition count, but have {by_user}")
-    return counts
-
-
-def quiet_libraries() -> None:
-    """Without this, aiokafka and Faust make debug records for each message, a tenth of a worker's time."""
-    for name in ("aiokafka", "faust", "mode", "kafka", "asyncio"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _lag(app: WorkerApp, rescorer: Rescorer) -> int | None:

@@ -18,6 +18,7 @@ COMMANDS = {
     "feed": "feed",
     "train": "train",
     "evaluate": "evaluate",
+    "models": "models",
     "demo": "demo",
 }
 

@@ -6,8 +6,14 @@ import logging
 import os
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from streams.releases import Release
+
+log = logging.getLogger("lsvcr.worker")
 
 
 @click.command("worker")
@@ -24,15 +30,13 @@ import click
     envvar="LSVCR_REGISTRY",
     default="registry",
     show_default=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of bundles.",
+    help="Folder of bundles, or a prefix of an object store such as s3://bucket/registry.",
 )
-@click.option("--channel", default="stable", show_default=True, help="The registry's channel to serve.")
 @click.option(
     "--bundle",
     envvar="LSVCR_BUNDLE",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Serve this bundle folder instead of the registry's channel.",
+    help="Serve this bundle folder, whatever is announced.",
 )
 @click.option(
     "--data-dir",
@@ -47,6 +51,13 @@ import click
 @click.option("--store", type=click.Choice(["rocksdb", "memory"]), default="rocksdb", show_default=True)
 @click.option("--top-videos", default=100, show_default=True, type=click.IntRange(1))
 @click.option("--top-comments", default=50, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--background-rate",
+    default=200.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Users a second who get new lists after another model took over, behind live traffic.",
+)
 @click.option("--max-batch", default=64, show_default=True, type=click.IntRange(1), help="Users scored at once.")
 @click.option(
     "--session-timeout",
@@ -67,8 +78,7 @@ import click
 def command(
     bootstrap_servers: str,
     redis_url: str,
-    registry: Path,
-    channel: str,
+    registry: str,
     bundle: Path | None,
     data_dir: Path,
     worker_id: str,
@@ -76,6 +86,7 @@ def command(
     store: str,
     top_videos: int,
     top_comments: int,
+    background_rate: float,
     max_batch: int,
     session_timeout: float,
     compression: str,
@@ -83,6 +94,9 @@ def command(
     log_level: str,
 ) -> None:
     """Run one worker: events in, state kept, recommendations out.
+
+    It serves what is announced on the topic model-releases (`lsvcr models promote`), and takes up a new release while
+    it runs; before the first announcement, the registry's channel `stable`.
 
     Start as many as there are cores, each with its own --worker-id, up to the number of partitions. Stop with SIGTERM
     or Ctrl-C. It may also be killed: nothing is lost.
@@ -92,26 +106,31 @@ def command(
         os.environ.setdefault(name, "1")
     logging.basicConfig(level=log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     from model_runtime.bundle import Bundle
+    from model_runtime.fetching import FetchError
     from model_runtime.manifest import BundleError
-    from model_runtime.registry import Registry, RegistryError
-    from model_runtime.scorer import Scorer
+    from model_runtime.registry import RegistryError
+    from streams.loading import Loader, RefusedError, first_that_serves
+    from streams.preflight import WorkerError, check_topics
+    from streams.releases import ReleaseError
     from streams.slot import SlotTakenError
-    from streams.worker import WorkerError, WorkerSettings, run
+    from streams.worker import Releases, WorkerSettings, run
 
     if http_port:
         _check_port(http_port)
+    loader = Loader(data_dir / f"bundles-{worker_id}", top_videos, top_comments)
+    releases = None
     try:
+        check_topics(bootstrap_servers)
         if bundle is not None:
-            opened = Bundle.open(bundle)
+            scorer = loader.prepare(Bundle.open(bundle))
         else:
-            shelf = Registry(registry)
-            opened = shelf.open(shelf.channel(channel))
-        scorer = Scorer(opened, top_videos=top_videos, top_comments=top_comments)
-        checked = scorer.check_sample()
-    except (BundleError, RegistryError) as error:
+            announced = _to_serve(registry, bootstrap_servers)
+            scorer, _ = first_that_serves(loader, announced)
+            releases = Releases(loader, since_ms=announced[0].created_ms)
+    except (BundleError, FetchError, RefusedError, RegistryError, ReleaseError, WorkerError) as error:
         raise click.ClickException(str(error)) from None
-    log = logging.getLogger("lsvcr.worker")
-    log.info("serving bundle %s; %d sample users rank as in training", opened.version, checked)
+    sample = len(scorer.bundle.sample)
+    log.info("serving bundle %s; %d sample users rank as in training", scorer.version, sample)
     settings = WorkerSettings(
         bootstrap_servers=bootstrap_servers,
         redis_url=None if redis_url == "none" else redis_url,
@@ -119,16 +138,36 @@ def command(
         worker_id=worker_id,
         http_port=http_port or None,
         store=store,
+        background_rate=background_rate,
         max_batch=max_batch,
         session_timeout_s=session_timeout,
         compression=compression,
         leave_on_stop=not stay,
     )
     try:
-        code = run(settings, scorer, loglevel=log_level)
+        code = run(settings, scorer, releases=releases, loglevel=log_level)
     except (WorkerError, SlotTakenError) as error:
         raise click.ClickException(str(error)) from None
     raise SystemExit(code)
+
+
+def _to_serve(registry: str, bootstrap_servers: str) -> list[Release]:
+    """What a worker that starts should serve, best first: what follows stands in for what can't be served."""
+    from model_runtime.registry import Registry, RegistryError
+    from streams.releases import STABLE, of_registry, read_releases
+
+    announced = read_releases(bootstrap_servers).get(STABLE)
+    try:
+        of_channel = of_registry(Registry(registry), STABLE)
+    except RegistryError as error:
+        if announced is None:
+            raise
+        log.warning("only what is announced can be served: %s", error)
+        of_channel = []
+    # Whoever promotes writes the registry first and announces then; `lsvcr train fit` writes the registry alone.
+    newest = max([*of_channel[:1], *([announced] if announced else [])], key=lambda release: release.created_ms)
+    others = [release for release in (*of_channel, announced) if release is not None]
+    return [newest, *(release for release in others if release.version != newest.version)]
 
 
 def _check_port(port: int) -> None:
