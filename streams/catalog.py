@@ -80,7 +80,7 @@ class CatalogReader:
                 for place in [place for place in left if await consumer.position(place) >= left[place]]:
                     del left[place]
                 if not left and not self.loaded.is_set():
-                    self._publish_counts()
+                    self.report()
                     seconds = time.monotonic() - began
                     counts = self._flags.alive_videos(), self._flags.alive_comments()
                     log.info("catalog read in %.1f s: %d videos and %d comments can be recommended", seconds, *counts)
@@ -91,7 +91,7 @@ class CatalogReader:
                         self._apply(record)
                     await asyncio.sleep(0)
                 if batches and self.loaded.is_set():
-                    self._publish_counts()
+                    self.report()
         finally:
             await consumer.stop()
 
@@ -117,7 +117,8 @@ class CatalogReader:
         if not set_alive(entry.video_id if topic == VIDEOS else entry.comment_id, True):  # type: ignore[union-attr]
             self._telemetry.catalog_unknown.labels(topic).inc()
 
-    def _publish_counts(self) -> None:
+    def report(self) -> None:
+        """Tell the metrics how much is alive, if this reader is the one that tells."""
         if not self.reports:
             return
         self._telemetry.catalog.labels(VIDEOS).set(self._flags.alive_videos())

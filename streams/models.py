@@ -194,6 +194,7 @@ class Models:
             for model, reports in ((self.stable, False), (stable, True)):
                 if model.catalog is not None:
                     model.catalog.reports = reports
+                    model.catalog.report()
         changed = [new for new, old in ((stable, self.stable), (canary, self.canary)) if new is not old]
         self.stable, self.canary, self.percent = stable, canary, percent
         versions = {STABLE: stable.version} | ({CANARY: canary.version} if canary else {})

@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "train",
     "evaluate": "evaluate",
     "models": "models",
+    "archive": "archive",
     "demo": "demo",
 }
 
