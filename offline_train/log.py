@@ -1,8 +1,9 @@
 """A log of events and catalog entries, as columns.
 
-A log is a folder of JSON lines, one file per input topic, as `lsvcr convert` and the archive write it:
-`videos.jsonl`, `comments.jsonl`, `video-views.jsonl`, `comment-interactions.jsonl`; each may be gzipped (`.gz`) and any
-may be missing, except that there must be events. Every line is checked as the worker checks a record.
+A log is a folder of JSON lines, one file per input topic, as `lsvcr convert` writes it: `videos.jsonl`,
+`comments.jsonl`, `video-views.jsonl`, `comment-interactions.jsonl`; each may be gzipped (`.gz`) and any may be missing,
+except that there must be events. Every line is checked as the worker checks a record. Or it is an archive of these
+topics (`lsvcr archive`), a folder or an address such as `s3://bucket/archive`.
 
     log = Log.read("data/hetrec")
     log.ts_ms[log.engaged & (log.kind == VIEW)]
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import gzip
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import get_args
 
 import numpy as np
 
+from offline_train.archived import ArchiveError, StoreError, is_archive, records
 from streams import topics
 from streams.events import (
     Comment,
@@ -38,6 +40,7 @@ VIEW, INTERACTION = 0, 1
 #: `first_seen_*` of what neither has a creation time nor appears in an event
 NEVER = np.iinfo(np.int64).max
 
+_TOPICS = (*topics.CATALOG_TOPICS, *topics.EVENT_TOPICS)
 _VIDEO_ACTIONS: tuple[VideoAction, ...] = get_args(VideoAction)
 _COMMENT_ACTIONS: tuple[CommentAction, ...] = get_args(CommentAction)
 
@@ -98,24 +101,40 @@ class Log:
         return len(self.event_ids)
 
     @staticmethod
-    def read(directory: str | Path, config: HistoryConfig = DEFAULT) -> Log:
-        """Read a folder of JSON lines.
+    def read(
+        directory: str | Path,
+        config: HistoryConfig = DEFAULT,
+        *,
+        since: str = "",
+        until: Mapping[tuple[str, int], int] | None = None,
+    ) -> Log:
+        """Read a folder of JSON lines, or an archive.
+
+        Args:
+            since, until: of an archive, the first date of events (`2025-01-31`), and per partition the offset to stop
+                before, so that the same can be read again while the archive grows.
 
         Raises:
             LogError: no such folder, no events in it, or a line that is no valid record of its topic.
         """
-        folder = Path(directory)
-        if not folder.is_dir():
-            raise LogError(f"{folder} is no folder; `lsvcr convert` writes one")
-        streams = {topic: _records(folder, topic) for topic in (*topics.CATALOG_TOPICS, *topics.EVENT_TOPICS)}
-        log = Log.build(
-            chain.from_iterable(streams[topic] for topic in topics.CATALOG_TOPICS),
-            chain.from_iterable(streams[topic] for topic in topics.EVENT_TOPICS),
-            config,
-        )
+        if is_archive(directory):
+            streams = {topic: records(directory, topic, since=since, until=until) for topic in _TOPICS}
+        else:
+            folder = Path(directory)
+            if not folder.is_dir():
+                raise LogError(f"{folder} is no folder; `lsvcr convert` writes one")
+            streams = {topic: _records(folder, topic) for topic in _TOPICS}
+        try:
+            log = Log.build(
+                chain.from_iterable(streams[topic] for topic in topics.CATALOG_TOPICS),
+                chain.from_iterable(streams[topic] for topic in topics.EVENT_TOPICS),
+                config,
+            )
+        except (ArchiveError, StoreError) as error:
+            raise LogError(str(error)) from error
         if not log.events:
             names = " or ".join(f"{topic}.jsonl" for topic in topics.EVENT_TOPICS)
-            raise LogError(f"{folder} holds no events; expected {names} with at least one line")
+            raise LogError(f"{directory} holds no events; expected {names} with at least one line, or an archive")
         return log
 
     @staticmethod

@@ -14,7 +14,14 @@ ROOT = Path(__file__).parents[1]
 ALLOWED = {
     "model_runtime": set(),
     "streams": {"model_runtime"},
-    "offline_train": {"model_runtime", "streams.events", "streams.history", "streams.topics", "streams.state_record"},
+    "offline_train": {
+        "model_runtime",
+        "streams.events",
+        "streams.history",
+        "streams.topics",
+        "streams.state_record",
+        "streams.archive_files",
+    },
     "infra": {"model_runtime", "streams", "offline_train"},
 }
 

@@ -1,11 +1,20 @@
 import gzip
+from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from model_runtime.stores import FolderStore
+from offline_train.archived import archived_until
 from offline_train.log import INTERACTION, NEVER, VIEW, Log, LogError
-from streams.events import Comment, CommentInteraction, Video, VideoView, encode
+from offline_train.sources.simulator import Simulator
+from offline_train.sources.simulator_config import SimulatorConfig
+from streams.archive import date_of
+from streams.archive_files import Part, Row, encode_rows
+from streams.events import Comment, CommentInteraction, Video, VideoView, decode_value, encode, key_of
 from streams.history import HistoryConfig, engages, event_digest
+from streams.topics import CATALOG_TOPICS, EVENT_TOPICS
 
 CATALOG = [
     Video("v1", "Cats", ("pets", "funny"), created_ms=100),
@@ -91,3 +100,35 @@ def test_a_folder_without_events_is_refused(tmp_path):
         Log.read(tmp_path)
     with pytest.raises(LogError, match="no folder"):
         Log.read(tmp_path / "missing")
+
+
+def test_an_archive_reads_as_the_same_log(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    Simulator(SimulatorConfig(seed=2, users=60, videos=80, comments=120, days=4, interactions=800)).write(folder)
+    lines = {t: (folder / f"{t}.jsonl").read_bytes().splitlines() for t in (*CATALOG_TOPICS, *EVENT_TOPICS)}
+    store = FolderStore(tmp_path / "archive")
+    for topic, values in lines.items():
+        rows = []
+        for offset, value in enumerate(values):
+            event = decode_value(topic, value, now_ms=2**60)
+            ts_ms = getattr(event, "ts_ms", None)
+            rows.append(
+                Row(offset, 1_700_000_000_000, key_of(topic, event).encode(), value, None, None, None, None, ts_ms)
+            )
+        rows.append(Row(len(rows), 1_700_000_000_000, b"u", b"nonsense", "not-json: ...", None, None, None, None))
+        rows.append(Row(len(rows), 1_700_000_000_000, b"v", None, None, None, None, None, None))
+        if topic in EVENT_TOPICS:
+            rows.pop()
+        for number, date in enumerate(sorted(dates := {date_of(row, "day") for row in rows}), 1):
+            some = [row for row in rows if date_of(row, "day") == date]
+            part = Part(topic, 0, 0, len(rows) - 1, number, len(dates), date, len(some))
+            store.put(part.name, encode_rows(some))
+    one, other = Log.read(folder), Log.read(tmp_path / "archive")
+    for field in fields(Log):
+        assert np.array_equal(getattr(one, field.name), getattr(other, field.name)), field.name
+    assert Log.read(store.uri).events == one.events
+    days = sorted({str(np.datetime64(int(ms), "ms"))[:10] for ms in one.ts_ms})
+    late = Log.read(tmp_path / "archive", since=days[2])
+    assert late.events == int((one.ts_ms >= np.datetime64(days[2], "ms").astype(int)).sum()) < one.events
+    views = archived_until(tmp_path / "archive") | {("video-views", 0): 10, ("comment-interactions", 0): 0}
+    assert Log.read(tmp_path / "archive", until=views).events == 10
