@@ -89,6 +89,19 @@ class BundleScorer:
             out[mine] = np.where(at[mine] >= 0, self._comments[at[mine]] @ preference, -np.inf)
         return out
 
+    def known_videos(self) -> NDArray[np.bool_]:
+        """Which of the log's videos training knew: those with an id embedding."""
+        known = np.append(np.any(self._bundle.video_id_vectors != 0, axis=1), False)
+        return np.asarray(known[self._video_at])
+
+    def title_vectors(self) -> NDArray[np.float32]:
+        """The vectors of the log's titles, [videos, d]; zeros where the bundle knows none."""
+        return _rows(self._bundle.video_title_vectors, self._video_at)
+
+    def comment_vectors(self) -> NDArray[np.float32]:
+        """The vectors of the log's comments, [comments, d]; zeros where the bundle knows none."""
+        return _rows(self._bundle.comment_vectors, self._comment_at)
+
     def _encode(self, queries: Queries, first: int) -> NDArray[np.float32]:
         """The preferences for up to `_CHUNK` questions from `first` on, [n, d]."""
         requests = [self._request(queries, i) for i in range(first, min(first + _CHUNK, len(queries)))]
@@ -105,3 +118,7 @@ class BundleScorer:
             comment_ids=[log.comment_ids[c] for c in corpus.comments[records]],
             current_video=log.video_ids[queries.video[i]] if queries.video[i] >= 0 else None,
         )
+
+
+def _rows(table: NDArray[np.float32], at: NDArray[np.int64]) -> NDArray[np.float32]:
+    return np.asarray(np.vstack([table, np.zeros((1, table.shape[1]), np.float32)])[at])

@@ -24,6 +24,7 @@ from offline_train.metrics import Ranks, rank_lists, rank_rows, summary
 from offline_train.protocols import REASONS, Candidates, Ints, Protocols, Queries
 
 KIND = {"video": VIEW, "comment": INTERACTION}
+PRESENT = "it ranks what exists at the moment, and here also competes what is yet to come"
 LEAK = "a leak here: the target is written by the event itself, so it is always the newest"
 
 
@@ -118,16 +119,21 @@ def evaluate(
             continue
         new = task == "comment" and targets_are_new(log, corpus, rows)
         tallies = {name: _Tally() for name in (["full"] if new else protocols)}
-        able = {at: s for at, s in enumerate(mine) if not (new and getattr(s, "reads_creation", False))}
+        notes = {name: [_unable(s, name, new) for s in mine] for name in tallies}
         for queries, target in builder.batches(task, corpus.samples, chosen[task]):
-            scored = {at: _scored(scorer, queries, len(log.video_ids)) for at, scorer in able.items()}
+            scored = {
+                at: _scored(scorer, queries, len(log.video_ids))
+                for at, scorer in enumerate(mine)
+                if not all(notes[name][at] for name in tallies)
+            }
             for protocol, tally in tallies.items():
-                _count(tally, queries, target, builder.candidates(protocol, queries, target), scored)
+                able = {at: scores for at, scores in scored.items() if not notes[protocol][at]}
+                _count(tally, queries, target, builder.candidates(protocol, queries, target), able)
             done += len(queries)
             if advance:
                 advance(done, total)
         results += [
-            _result(task, protocol, split, scorer.name, tally, at if at in able else None)
+            _result(task, protocol, split, scorer.name, tally, at, notes[protocol][at])
             for protocol, tally in tallies.items()
             for at, scorer in enumerate(mine)
         ]
@@ -161,11 +167,18 @@ def _count(
     tally.candidates += int(allowed.sum())
 
 
-def _result(task: str, protocol: str, split: Split, model: str, tally: _Tally, at: int | None) -> Result:
+def _unable(scorer: Scorer, protocol: str, new: bool) -> str:
+    """Why a scorer does not stand under a protocol; "" if it does."""
+    if new and getattr(scorer, "reads_creation", False):
+        return LEAK
+    return "" if protocol in getattr(scorer, "protocols", (protocol,)) else PRESENT
+
+
+def _result(task: str, protocol: str, split: Split, model: str, tally: _Tally, at: int, note: str) -> Result:
     counts = {name: tally.counts[name] for name in REASONS}
     mean = tally.candidates / max(1, counts["ranked"])
-    if at is None:
-        return Result(task, protocol, split.name, model, {}, counts, mean, LEAK)
+    if note:
+        return Result(task, protocol, split.name, model, {}, counts, mean, note)
     ranks = Ranks.join(tally.ranks.get(at, []))
     return Result(task, protocol, split.name, model, summary(ranks), counts, mean, ranks=ranks)
 

@@ -1,0 +1,115 @@
+"""What is alive right now: exponentially decayed counts of what everyone does, in event time (`lsvcr.md` §7).
+
+The count of an item at a moment is the sum of 2^(-age / half-life) over its events. It is kept as the sum of
+2^((ts - landmark) / half-life), which does not change while time passes (forward decay: Cormode et al., ICDE 2009), so:
+
+* order-tolerant: a sum does not care in which order its terms arrive;
+* additive: the counts of several partitions' users add up to those of all users;
+* bounded: what nobody touches fades to nothing, by the passing of time alone.
+
+No clock is read here: `now_ms` is the caller's, and the same log gives the same figures in the worker and the trainer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: an item whose every count is below this has faded: it is as if nobody had ever touched it
+FADED = 0.01
+#: a landmark moves up once an event is so many half-lives newer; sums then stay far from float64's largest, 2^1024
+_REACH = 256.0
+
+Rows = NDArray[np.integer]
+
+
+class DecayedCounts:
+    """Decayed counts of n items, each with K half-lives: float64 [K, n], and a landmark per half-life."""
+
+    def __init__(self, half_lives_ms: Sequence[float], items: int = 0) -> None:
+        """All counts are 0.
+
+        Raises:
+            ValueError: no half-life, or one that is not positive.
+        """
+        if not half_lives_ms or min(half_lives_ms) <= 0:
+            raise ValueError(f"half-lives must be positive, at least one: {list(half_lives_ms)}")
+        self.half_lives_ms = np.array(half_lives_ms, np.float64)  # [K]
+        self._sums = np.zeros((len(half_lives_ms), items))  # [K, n]
+        self._landmarks_ms = np.zeros(len(half_lives_ms))  # [K]
+
+    def __len__(self) -> int:
+        return self._sums.shape[1]
+
+    def grow(self, items: int) -> None:
+        """Make room for `items` items in all; the new ones have no events yet."""
+        if items > len(self):
+            self._sums = np.pad(self._sums, ((0, 0), (0, items - len(self))))
+
+    def add(self, rows: Rows | Sequence[int], ts_ms: Rows | Sequence[int]) -> None:
+        """Count events: item `rows[i]` at `ts_ms[i]`. A row may come several times, in any order."""
+        times = np.asarray(ts_ms, np.float64)
+        if not len(times):
+            return
+        self._reach(times.max())
+        for k, half_life in enumerate(self.half_lives_ms):
+            np.add.at(self._sums[k], rows, np.exp2((times - self._landmarks_ms[k]) / half_life))
+
+    def add_one(self, row: int, ts_ms: int) -> None:
+        """As `add`, for one event: what a worker does at each."""
+        exponents = (ts_ms - self._landmarks_ms) / self.half_lives_ms
+        if exponents.max() > _REACH:
+            self._reach(ts_ms)
+            exponents = (ts_ms - self._landmarks_ms) / self.half_lives_ms
+        self._sums[:, row] += np.exp2(exponents)
+
+    def put(self, rows: Rows | Sequence[int], counts: NDArray[np.floating], at_ms: int) -> None:
+        """Add counts [len(rows), K] as they were at `at_ms`: another partition's share. Rows must be distinct."""
+        self._reach(at_ms)
+        scale = np.exp2((at_ms - self._landmarks_ms) / self.half_lives_ms)
+        self._sums[:, rows] += np.asarray(counts, np.float64).T * scale[:, None]
+
+    def replace(self, rows: Rows | Sequence[int], counts: NDArray[np.floating], at_ms: int) -> None:
+        """As `put`, instead of what these rows held."""
+        self._sums[:, rows] = 0.0
+        self.put(rows, counts, at_ms)
+
+    def merge(self, other: DecayedCounts) -> None:
+        """Add another's counts of the same items.
+
+        Raises:
+            ValueError: it counts with other half-lives, or other items.
+        """
+        if not np.array_equal(self.half_lives_ms, other.half_lives_ms) or len(self) != len(other):
+            raise ValueError("only counts of the same items with the same half-lives can be added up")
+        ahead = np.maximum(self._landmarks_ms, other._landmarks_ms)
+        self._shift(ahead)
+        self._sums += other._sums * np.exp2((other._landmarks_ms - ahead) / self.half_lives_ms)[:, None]
+
+    def at(self, now_ms: int, rows: Rows | Sequence[int] | slice = slice(None)) -> NDArray[np.float64]:
+        """The counts at a moment, [len(rows), K]. What happened after it counts as if it happened just then or more.
+
+        `now_ms` should therefore be no earlier than the newest event: the time of the log's end, or of the stream.
+        """
+        scale = np.exp2(np.clip((self._landmarks_ms - now_ms) / self.half_lives_ms, -1022.0, 700.0))
+        return np.asarray(self._sums[:, rows].T * scale)
+
+    def alive(self, now_ms: int) -> NDArray[np.intp]:
+        """The items that have not faded, ascending."""
+        return np.flatnonzero((self.at(now_ms) >= FADED).any(axis=1))
+
+    def forget(self, rows: Rows | Sequence[int]) -> None:
+        """Set the counts of some items to 0."""
+        self._sums[:, rows] = 0.0
+
+    def _reach(self, ts_ms: float) -> None:
+        far = (ts_ms - self._landmarks_ms) / self.half_lives_ms > _REACH
+        if far.any():
+            self._shift(np.where(far, float(ts_ms), self._landmarks_ms))
+
+    def _shift(self, landmarks_ms: NDArray[np.float64]) -> None:
+        """Move landmarks up. Sums too old to matter become 0 by it."""
+        self._sums *= np.exp2((self._landmarks_ms - landmarks_ms) / self.half_lives_ms)[:, None]
+        self._landmarks_ms = landmarks_ms

@@ -1,0 +1,112 @@
+"""φ: what `f` sees of a candidate (`lsvcr.md` §7), computed by one code for training, evaluation and serving.
+
+Names say all: `recent_0` belongs to the first half-life, `recent_1` to the second, and so on, in both tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: log1p(PER_EVENT · count): one event just now is 4, nothing at all 0, and a tenth of an event still 1.8
+PER_EVENT = 50.0
+DAY_MS = 86_400_000.0
+#: the age, in days, of what has neither a creation time nor any event yet
+_UNKNOWN_DAYS = 3650.0
+#: an int64 `since` beyond this is "never": see `offline_train.log.NEVER`
+_NEVER = np.int64(1) << 62
+
+#: features that read a clock or a count; barred where a target comes into being by its own event
+TIME_FEATURES = ("recent_", "fresh_", "age", "base", "order")
+#: features that are the same for all of a user's candidates
+USER_FEATURES = ("history",)
+MAX_HALF_LIVES = 6
+VIDEO_FEATURES = (
+    "sr",
+    "known",
+    "base",
+    "age",
+    *(f"recent_{k}" for k in range(MAX_HALF_LIVES)),
+    *(f"fresh_{k}" for k in range(MAX_HALF_LIVES)),
+    "title_mean",
+    "title_last",
+    "history",
+)
+COMMENT_FEATURES = (
+    "sr",
+    "base",
+    "age",
+    *(f"recent_{k}" for k in range(MAX_HALF_LIVES)),
+    *(f"fresh_{k}" for k in range(MAX_HALF_LIVES)),
+    "order",
+    "profile_mean",
+    "profile_max",
+    "history",
+)
+
+
+def is_time_feature(name: str) -> bool:
+    """Whether a feature would give away a target that its own event creates."""
+    return name.startswith(TIME_FEATURES)
+
+
+def log_counts(counts: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Decayed counts on a scale on which a tenth is not nothing."""
+    return np.log1p(PER_EVENT * counts).astype(np.float32)
+
+
+def days_since(since_ms: NDArray[np.int64], now_ms: int) -> NDArray[np.float32]:
+    """Age in days; 0 for what is to come, 10 years for what is without any time."""
+    days = (now_ms - since_ms.astype(np.float64)) / DAY_MS
+    return np.where(since_ms > _NEVER, _UNKNOWN_DAYS, np.maximum(days, 0.0)).astype(np.float32)
+
+
+def freshness(days: NDArray[np.float32], half_lives_ms: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float32]:
+    """2^(-age / half-life) per half-life, [n, K]: 1 for what is just there."""
+    per_day = DAY_MS / np.asarray(half_lives_ms, np.float64)
+    return np.exp2(-days[:, None] * per_day).astype(np.float32)
+
+
+def item_columns(
+    counts: NDArray[np.floating], since_ms: NDArray[np.int64], base: NDArray[np.integer], now_ms: int,
+    half_lives_ms: Sequence[float] | NDArray[np.float64],
+) -> dict[str, NDArray[np.float32]]:
+    """The features that don't depend on the user, each [n].
+
+    Args:
+        counts: [n, K], decayed engagements at `now_ms`.
+        since_ms: [n], Unix ms of creation or first appearance.
+        base: [n], engagements in the training period.
+    """
+    days = days_since(since_ms, now_ms)
+    recent, fresh = log_counts(counts), freshness(days, half_lives_ms)
+    columns = {"age": np.log1p(days), "base": np.log1p(base).astype(np.float32)}
+    for k in range(recent.shape[1]):
+        columns[f"recent_{k}"] = recent[:, k]
+        columns[f"fresh_{k}"] = fresh[:, k]
+    return columns
+
+
+def order_by_age(since_ms: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Where each comment of one video stands by age, [n]: 0 the oldest, 1 the newest; ties share a place."""
+    if len(since_ms) < 2:
+        return np.zeros(len(since_ms), np.float32)
+    return (np.searchsorted(np.sort(since_ms), since_ms) / (len(since_ms) - 1)).astype(np.float32)
+
+
+def similarity(vectors: NDArray[np.float32], profile: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Dot products of rows [n, d] with vectors [h, d], [n, h]; cosines if all have length 1."""
+    return np.asarray(vectors @ profile.T, np.float32)
+
+
+def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows scaled to length 1; zero rows stay zero."""
+    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+    return np.asarray(vectors * np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)[:, None])
+
+
+def stacked(names: Sequence[str], columns: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Columns by name as one array [..., F]."""
+    return np.stack([columns[name] for name in names], axis=-1)

@@ -1,0 +1,194 @@
+"""Live features as they were at the moment of any question, in one pass over the log (`lsvcr.md` §7).
+
+The counts are the worker's own (`model_runtime.live`), moved on event by event: a question sees the events of the log
+before its own, at its own time. Questions come in the order of the log; going back starts the pass again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_runtime.live import DecayedCounts
+from model_runtime.live_features import (
+    COMMENT_FEATURES,
+    VIDEO_FEATURES,
+    is_time_feature,
+    item_columns,
+    order_by_age,
+    similarity,
+    stacked,
+    unit,
+)
+from offline_train.corpus import Corpus
+from offline_train.log import INTERACTION, VIEW, Log
+from offline_train.protocols import Ints, Protocols, Queries
+
+#: how many candidates each source of videos gives: nearest by SR, trending, newest (in serving as well)
+SOURCE_SIZE = 200
+SOURCES = ("nearest", "trending", "newest")
+
+Floats = NDArray[np.float32]
+
+
+class SR(Protocol):
+    """The frozen model that live signals are added to: `offline_train.deployed.BundleScorer`."""
+
+    @property
+    def task(self) -> str:
+        """`video` or `comment`."""
+
+    def scores(self, queries: Queries) -> Floats:
+        """[n, videos], or [total] for comments."""
+
+    def known_videos(self) -> NDArray[np.bool_]:
+        """[videos]; which of them training knew."""
+
+    def title_vectors(self) -> Floats:
+        """[videos, d]."""
+
+    def comment_vectors(self) -> Floats:
+        """[comments, d]."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question's candidates: their places among the scores, their features [n, F], and their SR scores [n]."""
+
+    row: int
+    places: Ints
+    features: Floats
+    sr: Floats
+
+
+def feature_names(task: str, half_lives: int, *, time: bool = True) -> tuple[str, ...]:
+    """The features of a task with so many half-lives; without `time`, only those that read no clock and no count."""
+    names = VIDEO_FEATURES if task == "video" else COMMENT_FEATURES
+    kept = [n for n in names if not (n.startswith(("recent_", "fresh_")) and int(n.rsplit("_", 1)[1]) >= half_lives)]
+    return tuple(name for name in kept if time or not is_time_feature(name))
+
+
+class AsOf:
+    """Questions with their candidates and live features, for one task of one log and one bundle's SR."""
+
+    def __init__(
+        self,
+        sr: SR,
+        log: Log,
+        corpus: Corpus,
+        training: NDArray[np.bool_],
+        half_lives_ms: tuple[float, ...],
+        *,
+        time: bool = True,
+        sources: tuple[str, ...] = SOURCES,
+    ) -> None:
+        """
+        Args:
+            training: bool, one per event: what counts towards `base`.
+            time: False where targets come into being by their own event: then every comment of the video competes.
+        """
+        self.task, self.time, self.sources = sr.task, time, sources
+        self.half_lives_ms = half_lives_ms
+        self.names = feature_names(sr.task, len(half_lives_ms), time=time)
+        self._sr, self._log, self._corpus = sr, log, corpus
+        video = self.task == "video"
+        self._rows = np.flatnonzero(log.engaged & (log.kind == (VIEW if video else INTERACTION)))
+        self._items = (log.video if video else log.comment)[self._rows]
+        self._since = log.first_seen_video if video else log.first_seen_comment
+        size = len(log.video_ids) if video else len(log.comment_ids)
+        counted = training[self._rows]
+        self._base = np.bincount(self._items[counted], minlength=size)
+        self._vectors = unit(sr.title_vectors() if video else sr.comment_vectors())  # [size, d]
+        self._known = sr.known_videos() if video else None
+        self._protocols = Protocols(log)
+        self._counts = DecayedCounts(half_lives_ms, size)
+        self._upto = 0
+
+    def __call__(self, queries: Queries) -> Iterator[Asked]:
+        """Each question in turn."""
+        scores = self._sr.scores(queries)
+        upto = np.searchsorted(self._rows, queries.event_index)
+        seen: list[Ints] = []
+        if self.task == "video":
+            who, events = self._protocols.events_before(queries)
+            edges = np.searchsorted(who, np.arange(len(queries) + 1))
+            seen = [self._log.video[events[edges[i] : edges[i + 1]]] for i in range(len(queries))]
+        for i in range(len(queries)):
+            self._advance(int(upto[i]))
+            yield self._video(queries, i, scores[i], seen[i]) if seen else self._comment(queries, i, scores)
+
+    def _advance(self, upto: int) -> None:
+        if upto < self._upto:
+            self._counts = DecayedCounts(self.half_lives_ms, len(self._base))
+            self._upto = 0
+        new = slice(self._upto, upto)
+        self._counts.add(self._items[new], self._log.ts_ms[self._rows[new]])
+        self._upto = upto
+
+    def _video(self, queries: Queries, i: int, scores: Floats, seen: Ints) -> Asked:
+        now_ms = int(queries.ts_ms[i])
+        there = self._since < now_ms
+        there[seen] = False
+        candidates = np.flatnonzero(there)
+        counts = self._counts.at(now_ms, candidates)
+        picked = self._union(candidates, scores, counts)
+        at = candidates[picked]
+        columns = item_columns(counts[picked], self._since[at], self._base[at], now_ms, self.half_lives_ms)
+        history = self._corpus.videos[queries.video_start[i] : queries.video_end[i]]
+        size = len(history) + int(queries.comment_end[i] - queries.comment_start[i])
+        sr = scores[at] if size else np.zeros(len(at), np.float32)
+        profile = self._vectors[history]
+        assert self._known is not None
+        columns |= {
+            "sr": sr,
+            "known": self._known[at].astype(np.float32),
+            "title_mean": _mean_similarity(self._vectors[at], profile),
+            "title_last": _mean_similarity(self._vectors[at], profile[-1:]),
+            "history": np.full(len(at), np.log1p(size), np.float32),
+        }
+        return Asked(i, at, stacked(self.names, columns), sr)
+
+    def _union(self, candidates: Ints, scores: Floats, counts: NDArray[np.float64]) -> Ints:
+        """Places in `candidates` that any of the sources names."""
+        if len(candidates) <= SOURCE_SIZE:
+            return np.arange(len(candidates))
+        orders = {
+            "nearest": scores[candidates],
+            "trending": counts[:, 0],
+            "newest": self._since[candidates],
+        }
+        picked = [np.argpartition(-orders[name], SOURCE_SIZE)[:SOURCE_SIZE] for name in self.sources]
+        return np.unique(np.concatenate(picked))
+
+    def _comment(self, queries: Queries, i: int, scores: Floats) -> Asked:
+        now_ms = int(queries.ts_ms[i])
+        places = np.arange(queries.starts[i], queries.starts[i + 1])
+        if self.time:
+            places = places[self._since[queries.comments[places]] < now_ms]
+        at = queries.comments[places]
+        since = self._since[at]
+        history = self._corpus.comments[queries.comment_start[i] : queries.comment_end[i]]
+        size = len(history) + int(queries.video_end[i] - queries.video_start[i])
+        sr = scores[places] if size else np.zeros(len(at), np.float32)
+        near = similarity(self._vectors[at], self._vectors[history])
+        columns = {
+            "sr": sr,
+            "profile_mean": _mean_similarity(self._vectors[at], self._vectors[history]),
+            "profile_max": near.max(axis=1, initial=0.0) if len(history) else np.zeros(len(at), np.float32),
+            "history": np.full(len(at), np.log1p(size), np.float32),
+            "order": order_by_age(since),
+        }
+        if self.time:
+            columns |= item_columns(self._counts.at(now_ms, at), since, self._base[at], now_ms, self.half_lives_ms)
+        return Asked(i, places, stacked(self.names, columns), sr)
+
+
+def _mean_similarity(vectors: Floats, profile: Floats) -> Floats:
+    """Cosine of unit rows [n, d] to the mean of unit rows [h, d], [n]; 0 without any."""
+    if not len(profile):
+        return np.zeros(len(vectors), np.float32)
+    return np.asarray(vectors @ unit(profile.mean(axis=0)[None])[0], np.float32)
