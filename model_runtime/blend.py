@@ -8,6 +8,7 @@ Without a hidden layer the second term is missing. A constant would change no ra
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 from msgspec import Struct
@@ -39,7 +40,7 @@ class Blend(Struct, frozen=True):
         )
         if not fits:
             raise BundleError(f"{where}: the weights' lengths don't agree; train again")
-        numbers = [*self.mean, *self.scale, *self.linear, *self.bias, *self.out, *sum(self.hidden, [])]
+        numbers = [*self.mean, *self.scale, *self.linear, *self.bias, *self.out, *chain.from_iterable(self.hidden)]
         if not np.isfinite(numbers).all() or min(self.scale, default=1.0) <= 0:
             raise BundleError(f"{where}: a weight is not finite, or a scale not positive; train again")
 

@@ -70,7 +70,10 @@ def freshness(days: NDArray[np.float32], half_lives_ms: Sequence[float] | NDArra
 
 
 def item_columns(
-    counts: NDArray[np.floating], since_ms: NDArray[np.int64], base: NDArray[np.integer], now_ms: int,
+    counts: NDArray[np.floating],
+    since_ms: NDArray[np.int64],
+    base: NDArray[np.integer],
+    now_ms: int,
     half_lives_ms: Sequence[float] | NDArray[np.float64],
 ) -> dict[str, NDArray[np.float32]]:
     """The features that don't depend on the user, each [n].

@@ -156,7 +156,7 @@ class AsOf:
         """Places in `candidates` that any of the sources names."""
         if len(candidates) <= SOURCE_SIZE:
             return np.arange(len(candidates))
-        orders = {
+        orders: dict[str, NDArray[np.floating] | Ints] = {
             "nearest": scores[candidates],
             "trending": counts[:, 0],
             "newest": self._since[candidates],

@@ -68,7 +68,8 @@ class Choice:
 
 @dataclass(frozen=True)
 class Lists:
-    """n questions padded to the longest: features [n, C, F], SR scores [n, C], which exist, the target's place or -1."""
+    """n questions padded to the longest: features [n, C, F], SR scores [n, C], which exist, the target's place (-1: no
+    source found it)."""
 
     features: NDArray[np.float32]
     sr: NDArray[np.float32]

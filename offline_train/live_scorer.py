@@ -1,4 +1,4 @@
-"""The model with its live signals, as a row of the evaluation: retrieval by three sources, one ranking over the union."""
+"""The model with its live signals, as a row of the evaluation: three sources, one ranking over their union."""
 
 from __future__ import annotations
 
@@ -42,10 +42,8 @@ class LiveScorer:
 
     def scores(self, queries: Queries) -> NDArray[np.float32]:
         """[n, videos], or [total] for comments."""
-        if self.task == "video":
-            out = np.full((len(queries), self._videos), -np.inf, np.float32)
-        else:
-            out = np.full(len(queries.comments), -np.inf, np.float32)
+        shape = (len(queries), self._videos) if self.task == "video" else (len(queries.comments),)
+        out: NDArray[np.float32] = np.full(shape, -np.inf, np.float32)
         for asked in self._asof(queries):
             value = asked.sr + self._blender(asked.features[:, self._columns])
             if self.task == "video":

@@ -10,7 +10,9 @@ from model_runtime.blend import Blend, Blender
 from model_runtime.manifest import BundleError
 
 LINEAR = Blend(["sr", "age"], mean=[1.0, 2.0], scale=[2.0, 4.0], linear=[0.5, -1.0])
-HIDDEN = msgspec.structs.replace(LINEAR, hidden=[[1.0, 0.0, 2.0], [0.0, 1.0, -1.0]], bias=[0.1, 0.2, 0.3], out=[1.0, 2.0, -1.0])
+HIDDEN = msgspec.structs.replace(
+    LINEAR, hidden=[[1.0, 0.0, 2.0], [0.0, 1.0, -1.0]], bias=[0.1, 0.2, 0.3], out=[1.0, 2.0, -1.0]
+)
 
 
 @pytest.mark.parametrize("blend", [LINEAR, HIDDEN], ids=["linear", "hidden"])

@@ -48,9 +48,7 @@ def now_of(log: list[tuple[int, int]], later: int = 0) -> int:
 def test_streamed_and_in_batches_it_is_the_sum_over_events(log: list[tuple[int, int]], later: int) -> None:
     now_ms = now_of(log, later)
     for at_once in (1, 7, 1000):
-        np.testing.assert_allclose(
-            counted(log, at_once).at(now_ms), by_definition(log, now_ms), rtol=1e-9, atol=1e-60
-        )
+        np.testing.assert_allclose(counted(log, at_once).at(now_ms), by_definition(log, now_ms), rtol=1e-9, atol=1e-60)
 
 
 @given(events, st.randoms())

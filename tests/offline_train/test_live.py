@@ -124,8 +124,8 @@ def test_where_only_what_is_alive_matters_it_is_learned(fads: Log, task: str) ->
 @pytest.mark.train
 def test_where_users_write_their_targets_no_feature_reads_a_clock() -> None:
     story, random = Story(), np.random.default_rng(5)
-    for i in range(900):
-        story.comment(f"c{i}", f"v{i % 8}", created=i, by=f"u{i % 10}").view(f"u{i % 10}", f"v{i % 8}", i)
+    for i in range(500):
+        story.comment(f"c{i}", f"v{i % 8}", f"text {i}", i, f"u{i % 10}").view(f"u{i % 10}", f"v{i % 8}", i)
         story.act(f"u{i % 10}", f"v{i % 8}", f"c{i}", i + random.random() / 2, "write")
     log = story.log()
     corpus = Corpus.build(log)
