@@ -1,7 +1,8 @@
 """A bundle: everything that serves one version of a model, in one folder, without pickle.
 
 `bundle.json` describes it, `encoder.onnx` turns histories into preferences, `.npy` tables hold the vectors
-(memory-mapped, so the processes of a machine share them), `.json` lists hold the ids in the order of the tables.
+(memory-mapped, so the processes of a machine share them), `.json` lists hold the ids in the order of the tables. A
+`student.npz`, where there is one, gives vectors to texts that come later.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ from model_runtime.manifest import (
     derive_version,
     encode_manifest,
 )
+from model_runtime.text import Student
 
 ENCODER = "encoder.onnx"
 SAMPLE = "sample.json"
+STUDENT = "student.npz"
 #: float32 tables, one row of `dim` numbers per video, and per comment
 VIDEO_TABLES = ("video_id_vectors", "video_title_vectors", "video_comment_vectors", "video_vectors")
 COMMENT_TABLE = "comment_vectors"
@@ -89,6 +92,7 @@ class Bundle:
     comment_vectors: NDArray[np.float32]  # [n_c, d] A t(comment)
     comment_video: NDArray[np.int32]  # [n_c]
     sample: list[Sample]
+    student: Student | None = None  #: None: what training did not know has no vectors
 
     @property
     def version(self) -> str:
@@ -138,6 +142,7 @@ class Bundle:
             comment_vectors=comments,
             comment_video=comment_video,
             sample=_decode(path / SAMPLE, list[Sample]) if SAMPLE in manifest.files else [],
+            student=Student.load(path / STUDENT, dim) if STUDENT in manifest.files else None,
             **tables,
         )
 
@@ -152,6 +157,7 @@ def write_bundle(
     encoder: bytes,
     version: str | None = None,
     sample: Sequence[Sample] | Sequence[Mapping[str, Any]] | None = None,
+    student: Student | None = None,
     metrics: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     created_ms: int | None = None,
@@ -184,6 +190,8 @@ def write_bundle(
             put(ENCODER, encoder)
             if sample is not None:
                 put(SAMPLE, msgspec.json.encode(list(sample)))
+            if student is not None:
+                put(STUDENT, student.to_bytes())
             manifest = Manifest(
                 format_version=FORMAT_VERSION,
                 version=derive_version(created_ms, files) if version is None else check_version(version),

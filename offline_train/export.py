@@ -7,7 +7,7 @@ id embedding and the vector of their text.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from model_runtime.bundle import ARRAYS, ID_LISTS, Bundle, Sample, SampleRequest, Scored, write_bundle
 from offline_train.batches import comment_vectors
 from offline_train.corpus import Corpus, Split
+from offline_train.distill import DistillConfig, Distilled, distill
 from offline_train.finetuning import Finetuned
 from offline_train.reference import Reference, ReferenceRequest
 from offline_train.sr import SREncoder
@@ -50,10 +51,13 @@ def export(
     texts: TextVectors,
     directory: str | Path,
     *,
+    student: Distilled | None = None,
     metrics: Mapping[str, Any] | None = None,
     version: str | None = None,
 ) -> Bundle:
     """Write the bundle of a trained model to `directory`, which must not exist yet.
+
+    `student` gives vectors to titles and comments that come later (`train_student`); without one they have none.
 
     `training` of its manifest says how the model came about; among it `split` and `valid_ms`, up to when it learned.
 
@@ -72,7 +76,9 @@ def export(
         encoder=encoder_onnx(finetuned.model.encoder, finetuned.model.config.dim),
         version=version,
         sample=sample(reference, corpus, split),
+        student=student.student if student else None,
         metrics={"validation": {"video_ndcg@5": best.video_ndcg5, "comment_ndcg@5": best.comment_ndcg5}}
+        | ({"student": student.metrics} if student else {})
         | dict(metrics or {}),
         training={
             "split": split.name,
@@ -102,6 +108,7 @@ def with_metrics(bundle: Bundle, directory: str | Path, metrics: Mapping[str, An
         encoder=bundle.encoder_path.read_bytes(),
         version=bundle.version,
         sample=bundle.sample,
+        student=bundle.student,
         metrics=manifest.metrics | dict(metrics),
         training=manifest.training,
         created_ms=manifest.created_ms,
@@ -137,6 +144,22 @@ def encoder_onnx(encoder: SREncoder, dim: int) -> bytes:
     assert program is not None
     graph: bytes = program.model_proto.SerializeToString()
     return graph
+
+
+def train_student(
+    finetuned: Finetuned,
+    corpus: Corpus,
+    split: Split,
+    config: DistillConfig | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Distilled:
+    """The student of a trained model's text vectors A t(x), from the titles and comments of the training period."""
+    log, tables = corpus.log, arrays(finetuned, corpus)
+    videos = np.flatnonzero(log.first_seen_video < split.valid_ms)
+    comments = np.flatnonzero(log.first_seen_comment < split.valid_ms)
+    texts = [*(log.video_titles[i] for i in videos), *(log.comment_texts[i] for i in comments)]
+    vectors = np.concatenate((tables["video_title_vectors"][videos], tables["comment_vectors"][comments]))
+    return distill(texts, vectors, config, report)
 
 
 @torch.inference_mode()

@@ -20,8 +20,9 @@ from offline_train.baselines import Scorer, baselines
 from offline_train.corpus import Corpus, Split, choose_seen, leave_one_out, temporal_split
 from offline_train.curves import draw_curves
 from offline_train.deployed import BundleScorer
+from offline_train.distill import DistillConfig
 from offline_train.evaluation import evaluate, training_events
-from offline_train.export import export, with_metrics
+from offline_train.export import export, train_student, with_metrics
 from offline_train.finetuning import FinetuneConfig, Finetuned, Progress, finetune
 from offline_train.log import Log
 from offline_train.reference import Reference
@@ -57,6 +58,7 @@ def fit(
     split_name: SplitName = "temporal",
     channel: str | None = "stable",
     test: bool = True,
+    student: bool = True,
     stage: Callable[[str], None] = lambda what: None,
     progress: Callable[[Progress], None] = lambda point: None,
 ) -> Fitted:
@@ -68,6 +70,7 @@ def fit(
     Args:
         channel: what to promote the new version on; None publishes only.
         test: rank the test part with the bundle and every baseline.
+        student: distil an encoder for titles and comments that come later; without one they can't be recommended.
         stage: told what is being done, for people.
         progress: told after every batch.
 
@@ -87,10 +90,15 @@ def fit(
     stage(f"training on {len(split.train):,} samples")
     finetuned = finetune(corpus, split, texts, config, report=progress)
 
+    distilled = None
+    if student:
+        stage("distilling the student text encoder")
+        distilled = train_student(finetuned, corpus, split, DistillConfig(seed=config.seed, threads=config.threads))
+
     registry_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fit-", dir=registry_dir) as scratch:
         stage("exporting")
-        bundle = export(finetuned, corpus, split, texts, Path(scratch) / "bundle")
+        bundle = export(finetuned, corpus, split, texts, Path(scratch) / "bundle", student=distilled)
         results: list[dict[str, Any]] = []
         if test:
             stage(f"ranking {len(split.test):,} test targets with the model and the baselines")

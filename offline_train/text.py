@@ -6,6 +6,8 @@ Vectors of a language model come by the same door: anything that gives a `TextVe
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +32,7 @@ class TextVectors:
     video: np.ndarray
     comment: np.ndarray
     method: str
+    encode: Callable[[Sequence[str]], np.ndarray] | None = None  #: any other texts -> float32 [n, d_t], where possible
 
 
 def text_vectors(log: Log, method: str = "svd", cutoff_ms: int | None = None, seed: int = 0) -> TextVectors:
@@ -43,39 +46,65 @@ def text_vectors(log: Log, method: str = "svd", cutoff_ms: int | None = None, se
     texts = [*log.video_titles, *log.comment_texts]
     first_seen = np.concatenate((log.first_seen_video, log.first_seen_comment))
     fit = np.ones(len(texts), bool) if cutoff_ms is None else first_seen < cutoff_ms
-    vectors = _svd(texts, fit, seed)
-    return TextVectors(vectors[: len(log.video_ids)], vectors[len(log.video_ids) :], method)
+    # Tags and comments repeat: each distinct text is counted, and transformed, once.
+    distinct, inverse = np.unique(np.array(texts, object), return_inverse=True)
+    encoder, vectors = SvdEncoder.fit(distinct, np.bincount(inverse[fit], minlength=len(distinct)), seed)
+    vectors = vectors[inverse]
+    return TextVectors(vectors[: len(log.video_ids)], vectors[len(log.video_ids) :], method, encoder)
 
 
-def _svd(texts: list[str], fit: np.ndarray, seed: int) -> np.ndarray:
-    """float32 [len(texts), TEXT_DIM], the strongest components first; zero where no term of the text is known.
+class SvdEncoder:
+    """Latent semantic analysis, fitted: texts -> float32 [n, TEXT_DIM], the strongest components first.
 
     Rows are brought to unit length and centred on the fitted texts' mean: what all texts share says nothing about
     which one somebody prefers. (On film reviews, the untrained cosine to a user's mean comment gains a third by it.)
+    A text of which no term is known has a zero row.
     """
-    # Tags and comments repeat: each distinct text is counted, and transformed, once.
-    distinct, inverse = np.unique(np.array(texts, object), return_inverse=True)
-    fitted = np.zeros(len(distinct), bool)
-    fitted[inverse[fit]] = True
-    vectors = np.zeros((len(distinct), TEXT_DIM), np.float32)
-    terms = _terms(distinct, fitted)
-    rows = np.random.default_rng(seed).permutation(np.flatnonzero(fitted))[:_SVD_TEXTS]
-    rank = min(TEXT_DIM, terms.shape[1] - 1, len(rows) - 1)
-    if rank >= 1:
-        svd = TruncatedSVD(rank, random_state=seed, n_iter=3).fit(terms[np.sort(rows)])
-        vectors[:, :rank] = svd.transform(terms)
+
+    def __init__(self, views: list[TfidfVectorizer], svd: TruncatedSVD | None) -> None:
+        self._views, self._svd = views, svd
+        self._mean = np.zeros(TEXT_DIM, np.float32)
+
+    @classmethod
+    def fit(cls, texts: np.ndarray, counts: np.ndarray, seed: int) -> tuple[SvdEncoder, np.ndarray]:
+        """The encoder, fitted on the texts whose count is not 0, and the vectors of all `texts`.
+
+        A text that stands a hundred times in the log has a count of 100, and its weight in the mean.
+        """
+        encoder = cls(_terms(texts[counts > 0]), None)
+        terms = encoder._count(texts)
+        rows = np.random.default_rng(seed).permutation(np.flatnonzero(counts))[:_SVD_TEXTS]
+        rank = min(TEXT_DIM, terms.shape[1] - 1, len(rows) - 1)
+        if rank < 1:
+            return encoder, np.zeros((len(texts), TEXT_DIM), np.float32)
+        encoder._svd = TruncatedSVD(rank, random_state=seed, n_iter=3).fit(terms[np.sort(rows)])
+        vectors, known = encoder._project(terms)
+        encoder._mean = np.average(vectors, axis=0, weights=counts * known)
+        return encoder, (vectors - encoder._mean) * known[:, None]
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """The vectors of any texts, float32 [n, TEXT_DIM]."""
+        if self._svd is None or not len(texts):
+            return np.zeros((len(texts), TEXT_DIM), np.float32)
+        vectors, known = self._project(self._count(texts))
+        return (vectors - self._mean) * known[:, None]
+
+    def _count(self, texts: Sequence[str] | np.ndarray) -> csr_matrix:
+        views = [view.transform(texts) for view in self._views]
+        return csr_matrix(hstack(views)) if views else csr_matrix((len(texts), 0), dtype=np.float32)
+
+    def _project(self, terms: csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+        """Unit vectors [n, TEXT_DIM], and which texts have a known term, bool [n]; the others have a zero row."""
+        assert self._svd is not None
+        vectors = np.zeros((terms.shape[0], TEXT_DIM), np.float32)
+        vectors[:, : self._svd.n_components] = self._svd.transform(terms)
         length = np.linalg.norm(vectors, axis=1, keepdims=True)
         known = length > 1e-6
-        vectors = np.divide(vectors, length, out=np.zeros_like(vectors), where=known)
-        # A tag given to a hundred videos counts a hundred times.
-        weight = np.bincount(inverse[fit], minlength=len(distinct)) * known[:, 0]
-        vectors -= np.average(vectors, axis=0, weights=weight)
-        vectors *= known
-    return vectors[inverse]
+        return np.divide(vectors, length, out=np.zeros_like(vectors), where=known), known[:, 0]
 
 
-def _terms(texts: np.ndarray, fitted: np.ndarray) -> csr_matrix:
-    """TF-IDF of words and of pieces of words, [texts, terms]; no columns if nothing can be learned.
+def _terms(texts: np.ndarray) -> list[TfidfVectorizer]:
+    """TF-IDF of words and of pieces of words, fitted; none if nothing can be learned.
 
     Words keep their case, and punctuation counts as words, because how somebody writes is as telling as about what;
     pieces of words bring forms of one word together, which short texts such as tags need.
@@ -88,9 +117,6 @@ def _terms(texts: np.ndarray, fitted: np.ndarray) -> csr_matrix:
         vectorizer = TfidfVectorizer(
             **view, min_df=_MIN_TEXTS, max_features=_MAX_TERMS, sublinear_tf=True, dtype=np.float32
         )
-        try:
-            vectorizer.fit(texts[fitted])
-        except ValueError:  # no term in at least _MIN_TEXTS texts
-            continue
-        views.append(vectorizer.transform(texts))
-    return csr_matrix(hstack(views)) if views else csr_matrix((len(texts), 0), dtype=np.float32)
+        with suppress(ValueError):  # no term in at least _MIN_TEXTS texts
+            views.append(vectorizer.fit(texts))
+    return views

@@ -47,6 +47,7 @@ def command() -> None:
 @click.option("--device", default="cpu", show_default=True, help="Where PyTorch trains, such as cpu or cuda.")
 @click.option("--channel", default="stable", show_default=True, help="Promoted to the new version.")
 @click.option("--no-promote", is_flag=True, help="Publish the new version, but let the channel serve what it serves.")
+@click.option("--student/--no-student", default=True, show_default=True, help="Text encoder for what comes later.")
 @click.option("--test/--no-test", default=True, show_default=True, help="Rank the test part, baselines beside.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 def fit(
@@ -65,6 +66,7 @@ def fit(
     device: str,
     channel: str,
     no_promote: bool,
+    student: bool,
     test: bool,
     as_json: bool,
 ) -> None:
@@ -96,6 +98,7 @@ def fit(
                 split_name=split,
                 channel=None if no_promote else channel,
                 test=test,
+                student=student,
                 stage=stage,
                 progress=progress,
             )
