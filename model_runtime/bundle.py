@@ -20,6 +20,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from model_runtime.checks import check_finite, check_normalised
 from model_runtime.files import appearing_folder, sha256_of, write_synced
 from model_runtime.manifest import (
     FORMAT_VERSION,
@@ -44,9 +45,9 @@ COMMENT_TABLE = "comment_vectors"
 #: int32: for each comment the index of its video
 COMMENT_VIDEO = "comment_video"
 ARRAYS = (*VIDEO_TABLES, COMMENT_TABLE, COMMENT_VIDEO)
+#: uint32, may be left out: digests of the texts behind the rows of videos, and of comments
+TEXT_DIGESTS = ("video_text_digests", "comment_text_digests")
 ID_LISTS = ("video_ids", "comment_ids")
-
-_BLOCK_ROWS = 1 << 16  # tables are checked in blocks, so that checking doesn't need a second table's memory
 
 
 class SampleRequest(Struct, frozen=True):
@@ -93,6 +94,8 @@ class Bundle:
     comment_video: NDArray[np.int32]  # [n_c]
     sample: list[Sample]
     student: Student | None = None  #: None: what training did not know has no vectors
+    video_text_digests: NDArray[np.uint32] | None = None  # [n_v], tell a title that is not the one trained with
+    comment_text_digests: NDArray[np.uint32] | None = None  # [n_c]
 
     @property
     def version(self) -> str:
@@ -109,6 +112,12 @@ class Bundle:
     @property
     def encoder_path(self) -> Path:
         return self.path / ENCODER
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays by name, as `write_bundle` takes them."""
+        given = {name: getattr(self, name) for name in (*ARRAYS, *TEXT_DIGESTS)}
+        return {name: array for name, array in given.items() if array is not None}
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:
@@ -128,8 +137,8 @@ class Bundle:
         tables = {name: _load(path, name, (n_v, dim), np.float32) for name in VIDEO_TABLES}
         comments = _load(path, COMMENT_TABLE, (n_c, dim), np.float32)
         for name, table in [*tables.items(), (COMMENT_TABLE, comments)]:
-            _check_finite(path / f"{name}.npy", table)
-        _check_normalised(path / "video_vectors.npy", tables["video_vectors"])
+            check_finite(path / f"{name}.npy", table)
+        check_normalised(path / "video_vectors.npy", tables["video_vectors"])
         comment_video = _load(path, COMMENT_VIDEO, (n_c,), np.int32)
         if n_c and (comment_video.min() < 0 or comment_video.max() >= n_v):
             raise BundleError(f"{path / COMMENT_VIDEO}.npy: a video index is not in 0..{n_v - 1}; export again")
@@ -144,6 +153,11 @@ class Bundle:
             sample=_decode(path / SAMPLE, list[Sample]) if SAMPLE in manifest.files else [],
             student=Student.load(path / STUDENT, dim) if STUDENT in manifest.files else None,
             **tables,
+            **{
+                name: _load(path, name, (count,), np.uint32)
+                for name, count in zip(TEXT_DIGESTS, (n_v, n_c), strict=True)
+                if f"{name}.npy" in manifest.files
+            },
         )
 
 
@@ -165,13 +179,15 @@ def write_bundle(
     """Write a bundle to `directory`, which must not exist yet, verify it, and return it opened.
 
     The folder appears with its last byte in place: until then it is a hidden sibling. `arrays` has the names of
-    `ARRAYS`, `ids` those of `ID_LISTS`. `version` is derived from the time and the content unless given.
+    `ARRAYS` and may have those of `TEXT_DIGESTS`, `ids` has those of `ID_LISTS`. `version` is derived from the time and
+    the content unless given.
 
     Raises:
         BundleError: the parts don't make a valid bundle, or `directory` exists.
     """
-    for kind, wanted, given in (("arrays", ARRAYS, arrays), ("ids", ID_LISTS, ids)):
-        if set(wanted) != set(given):
+    optional = set(TEXT_DIGESTS)
+    for kind, wanted, given in (("arrays", ARRAYS, set(arrays) - optional), ("ids", ID_LISTS, set(ids))):
+        if set(wanted) != given:
             raise BundleError(f"{kind} must be exactly {', '.join(wanted)}; given: {', '.join(sorted(given))}")
     directory = Path(directory)
     created_ms = int(time.time() * 1000) if created_ms is None else created_ms
@@ -183,8 +199,8 @@ def write_bundle(
                 write_synced(folder / name, data)
                 files[name] = FileEntry(sha256_of(folder / name), len(data))
 
-            for name in ARRAYS:
-                put(f"{name}.npy", _npy(arrays[name], np.int32 if name == COMMENT_VIDEO else np.float32))
+            for name in arrays:
+                put(f"{name}.npy", _npy(arrays[name], _dtype(name)))
             for name in ID_LISTS:
                 put(f"{name}.json", msgspec.json.encode(list(ids[name])))
             put(ENCODER, encoder)
@@ -208,6 +224,10 @@ def write_bundle(
     except FileExistsError:
         raise BundleError(f"{directory}: exists already; choose another folder") from None
     return Bundle.open(directory)
+
+
+def _dtype(name: str) -> type:
+    return np.int32 if name == COMMENT_VIDEO else np.uint32 if name in TEXT_DIGESTS else np.float32
 
 
 def _npy(array: NDArray[Any], dtype: type) -> bytes:
@@ -247,25 +267,6 @@ def _load(path: Path, name: str, shape: tuple[int, ...], dtype: type) -> NDArray
         )
     # A plain view: np.memmap's bookkeeping costs microseconds at every slice.
     return np.asarray(array)
-
-
-def _check_finite(file: Path, table: NDArray[np.float32]) -> None:
-    for start in range(0, len(table), _BLOCK_ROWS):
-        finite = np.isfinite(table[start : start + _BLOCK_ROWS]).all(axis=1)
-        if not finite.all():
-            row = start + int(np.argmin(finite))
-            raise BundleError(f"{file}: row {row} is not finite; the training diverged, export an earlier checkpoint")
-
-
-def _check_normalised(file: Path, table: NDArray[np.float32]) -> None:
-    for start in range(0, len(table), _BLOCK_ROWS):
-        squares = np.einsum("nd,nd->n", *(2 * [table[start : start + _BLOCK_ROWS]]))
-        # An all-zero row is a video of which nothing is known.
-        wrong = (np.abs(squares - 1) > 1e-3) & (squares != 0)
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            length = float(np.sqrt(squares[row]))
-            raise BundleError(f"{file}: row {start + row} has length {length:.4f}; normalise the rows to length 1")
 
 
 def _decode(file: Path, type_: Any) -> Any:

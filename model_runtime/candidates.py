@@ -27,6 +27,7 @@ class Candidates:
     """
 
     def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
         self._ids = bundle.video_ids
         self._late_ids: list[str] = []
         self.video_index = Index.of(self._ids)

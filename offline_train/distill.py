@@ -50,8 +50,8 @@ class Distilled:
     """The student as it is deployed, and how near it comes to the teacher on texts held out of its training.
 
     metrics: `texts`, `held_out` (numbers of texts), `cosine` and `cosine_p10` (mean, and 10th percentile), `length`
-        (mean length over the teacher's), `shift` (distance of the two means over the teacher's root mean square length),
-        `seconds`.
+        (mean length over the teacher's), `shift` (distance of the two means over the root mean square of the teacher's
+        lengths), `seconds`.
     """
 
     student: Student
@@ -155,9 +155,7 @@ def _choose(
 def _first_table(learned: Features, targets: np.ndarray, bits: int) -> np.ndarray:
     """[2^bits, d]: for each bucket the mean vector of the texts that have it, shrunk where these are few."""
     texts = np.repeat(np.arange(len(targets)), np.diff(learned.starts))
-    counts = csr_matrix(
-        (np.ones(len(texts), np.float32), (learned.buckets, texts)), shape=(1 << bits, len(targets))
-    )
+    counts = csr_matrix((np.ones(len(texts), np.float32), (learned.buckets, texts)), shape=(1 << bits, len(targets)))
     return (_FIRST * (counts @ targets) / (counts.sum(axis=1).A1[:, None] + _DOUBT)).astype(np.float32)
 
 

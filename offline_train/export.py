@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model_runtime.bundle import ARRAYS, ID_LISTS, Bundle, Sample, SampleRequest, Scored, write_bundle
+from model_runtime.bundle import ID_LISTS, Bundle, Sample, SampleRequest, Scored, write_bundle
+from model_runtime.ids import text_digest
 from offline_train.batches import comment_vectors
 from offline_train.corpus import Corpus, Split
 from offline_train.distill import DistillConfig, Distilled, distill
@@ -103,7 +104,7 @@ def with_metrics(bundle: Bundle, directory: str | Path, metrics: Mapping[str, An
         directory,
         model=manifest.model,
         history=manifest.history,
-        arrays={name: getattr(bundle, name) for name in ARRAYS},
+        arrays=bundle.arrays,
         ids={name: getattr(bundle, name).tolist() for name in ID_LISTS},
         encoder=bundle.encoder_path.read_bytes(),
         version=bundle.version,
@@ -147,14 +148,17 @@ def encoder_onnx(encoder: SREncoder, dim: int) -> bytes:
 
 
 def train_student(
-    finetuned: Finetuned,
+    tables: Mapping[str, np.ndarray],
     corpus: Corpus,
     split: Split,
     config: DistillConfig | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Distilled:
-    """The student of a trained model's text vectors A t(x), from the titles and comments of the training period."""
-    log, tables = corpus.log, arrays(finetuned, corpus)
+    """The student of a trained model's text vectors A t(x) (`tables`, as `arrays` gives them).
+
+    It learns from the titles and comments of the training period only, so that those after it show what it can do.
+    """
+    log = corpus.log
     videos = np.flatnonzero(log.first_seen_video < split.valid_ms)
     comments = np.flatnonzero(log.first_seen_comment < split.valid_ms)
     texts = [*(log.video_titles[i] for i in videos), *(log.comment_texts[i] for i in comments)]
@@ -164,8 +168,8 @@ def train_student(
 
 @torch.inference_mode()
 def arrays(finetuned: Finetuned, corpus: Corpus) -> dict[str, np.ndarray]:
-    """The tables of a bundle by name: float32 [n_v or n_c, d], and int32 [n_c] `comment_video`."""
-    model, tables = finetuned.model, finetuned.tables
+    """The tables of a bundle by name: float32 [n_v or n_c, d], int32 [n_c] `comment_video`, uint32 digests of texts."""
+    model, tables, log = finetuned.model, finetuned.tables, corpus.log
     ids, titles = model.id_vectors(), model.text(tables.titles)
     return {
         "video_id_vectors": _numpy(ids),
@@ -173,7 +177,9 @@ def arrays(finetuned: Finetuned, corpus: Corpus) -> dict[str, np.ndarray]:
         "video_comment_vectors": _numpy(comment_vectors(model, tables, tables.popular)),
         "video_vectors": _numpy(F.normalize(ids + titles, dim=-1)),
         "comment_vectors": _numpy(model.text(tables.comments[:-1])),
-        "comment_video": corpus.log.comment_video.astype(np.int32),
+        "comment_video": log.comment_video.astype(np.int32),
+        "video_text_digests": np.array(list(map(text_digest, log.video_titles)), np.uint32),
+        "comment_text_digests": np.array(list(map(text_digest, log.comment_texts)), np.uint32),
     }
 
 

@@ -22,7 +22,7 @@ from offline_train.curves import draw_curves
 from offline_train.deployed import BundleScorer
 from offline_train.distill import DistillConfig
 from offline_train.evaluation import evaluate, training_events
-from offline_train.export import export, train_student, with_metrics
+from offline_train.export import arrays, export, train_student, with_metrics
 from offline_train.finetuning import FinetuneConfig, Finetuned, Progress, finetune
 from offline_train.log import Log
 from offline_train.reference import Reference
@@ -93,7 +93,8 @@ def fit(
     distilled = None
     if student:
         stage("distilling the student text encoder")
-        distilled = train_student(finetuned, corpus, split, DistillConfig(seed=config.seed, threads=config.threads))
+        distilling = DistillConfig(seed=config.seed, threads=config.threads)
+        distilled = train_student(arrays(finetuned, corpus), corpus, split, distilling)
 
     registry_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fit-", dir=registry_dir) as scratch:

@@ -49,11 +49,6 @@ class LogError(ValueError):
     """A log that can't be read: a folder without events, or a line that breaks the contract (named in the message)."""
 
 
-def video_text(video: Video) -> str:
-    """The text that stands for a video: its title, then its tags."""
-    return " ".join((video.title, *(video.tags or ()))).strip()
-
-
 @dataclass(frozen=True)
 class Log:
     """Catalog and events. n_v videos, n_c comments, n_u users (those with events), n_e events.
@@ -243,7 +238,7 @@ class _Events:
         return Log(
             config=self.config,
             video_ids=list(videos),
-            video_titles=[video_text(entry) for entry in videos.values()],
+            video_titles=[entry.text for entry in videos.values()],
             video_created=video_created,
             first_seen_video=_first_seen(video_created, video, ts_ms),
             video_index=video_index,

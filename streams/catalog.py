@@ -1,6 +1,7 @@
 """The live catalog: which videos and comments exist right now, from the compacted topics `videos` and `comments`.
 
-Every worker reads both topics from their beginning, whatever its partitions, and keeps the scorer's flags up to date.
+Every worker reads both topics from their beginning, whatever its partitions, and keeps the scorer's candidates up to
+date: what was removed is not recommended, what is new or was changed is recommended by its text, at once.
 While a topic is empty, everything in the bundle is alive (a platform that publishes no catalog still gets
 recommendations). Once it has records, alive means present in it: then a removal is still a removal after its tombstone
 was compacted away.
@@ -11,12 +12,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from streams.events import EventError, decode
+from model_runtime.arrivals import Arrivals, CommentEntry, Entry, VideoEntry
+from model_runtime.candidates import Candidates
+from streams.events import EventError, Video, decode
 from streams.telemetry import Telemetry
 from streams.topics import COMMENTS, VIDEOS
 
@@ -25,22 +28,8 @@ log = logging.getLogger(__name__)
 _READ = 5000
 
 
-class Flags(Protocol):
-    """The scorer's side of the catalog: `model_runtime.candidates.Candidates`."""
-
-    def set_video(self, video_id: str, alive: bool) -> bool:
-        """Returns whether the bundle knows the video."""
-
-    def set_comment(self, comment_id: str, alive: bool) -> bool:
-        """Returns whether the bundle knows the comment."""
-
-    def set_all_videos(self, alive: bool) -> None: ...
-
-    def set_all_comments(self, alive: bool) -> None: ...
-
-    def alive_videos(self) -> int: ...
-
-    def alive_comments(self) -> int: ...
+#: what the catalog keeps up to date
+Flags = Candidates
 
 
 class CatalogReader:
@@ -51,6 +40,7 @@ class CatalogReader:
     ) -> None:
         """`partitions`: the partition count of each catalog topic."""
         self._flags = flags
+        self._arrivals = Arrivals(flags)
         self._places = [TopicPartition(topic, number) for topic, count in partitions.items() for number in range(count)]
         self._bootstrap = bootstrap_servers
         self._telemetry = telemetry
@@ -86,36 +76,42 @@ class CatalogReader:
                     log.info("catalog read in %.1f s: %d videos and %d comments can be recommended", seconds, *counts)
                     self.loaded.set()
                 batches = await consumer.getmany(timeout_ms=1000, max_records=_READ)
-                for batch in batches.values():
-                    for record in batch:
-                        self._apply(record)
-                    await asyncio.sleep(0)
+                for (topic, _), batch in batches.items():
+                    # In a thread: a batch of new texts takes longer than events should wait. Until it is taken in,
+                    # nothing more is fetched, so what is waiting is bounded.
+                    await asyncio.to_thread(self._apply, topic, batch)
                 if batches and self.loaded.is_set():
                     self.report()
         finally:
             await consumer.stop()
 
-    def _apply(self, record: Any) -> None:
-        topic = record.topic
+    def _apply(self, topic: str, records: Sequence[Any]) -> None:
         if topic not in self._seen:
             self._seen.add(topic)
             if topic == VIDEOS:
                 self._flags.set_all_videos(False)
             else:
                 self._flags.set_all_comments(False)
-        set_alive = self._flags.set_video if topic == VIDEOS else self._flags.set_comment
+        entries = [entry for record in records if (entry := self._entry(topic, record)) is not None]
+        encoded = self._arrivals.encoded
+        unknown = self._arrivals.apply(entries)
+        self._telemetry.catalog_unknown.labels(topic).inc(len(unknown))
+        self._telemetry.catalog_encoded.labels(topic).inc(self._arrivals.encoded - encoded)
+        self._telemetry.catalog_rejected.labels(topic).inc(len(records) - len(entries))
+
+    def _entry(self, topic: str, record: Any) -> Entry | None:
         if record.value is None:
-            set_alive((record.key or b"").decode("utf-8", "replace"), False)
-            return
+            id_ = (record.key or b"").decode("utf-8", "replace")
+            return VideoEntry(id_, None) if topic == VIDEOS else CommentEntry(id_, None)
         try:
-            entry = decode(topic, record.key, record.value, now_ms=0)
+            entry: Any = decode(topic, record.key, record.value, now_ms=0)
         except EventError as error:
             # Every worker reads the whole catalog at each start, so a dead letter for each reading would be noise.
             log.warning("skipping %s[%d]@%d: %s", topic, record.partition, record.offset, error)
-            self._telemetry.catalog_rejected.labels(topic).inc()
-            return
-        if not set_alive(entry.video_id if topic == VIDEOS else entry.comment_id, True):  # type: ignore[union-attr]
-            self._telemetry.catalog_unknown.labels(topic).inc()
+            return None
+        if isinstance(entry, Video):
+            return VideoEntry(entry.video_id, entry.text)
+        return CommentEntry(entry.comment_id, entry.text, entry.video_id, entry.like_count or 0, entry.created_ms or 0)
 
     def report(self) -> None:
         """Tell the metrics how much is alive, if this reader is the one that tells."""

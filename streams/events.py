@@ -61,6 +61,11 @@ class Video(Struct, frozen=True, gc=False, omit_defaults=True):
     duration_ms: Span | None = None
     created_ms: Millis | None = None
 
+    @property
+    def text(self) -> str:
+        """What stands for the video where texts are compared: its title, then its tags."""
+        return " ".join((self.title, *(self.tags or ()))).strip()
+
 
 class Comment(Struct, frozen=True, gc=False, omit_defaults=True):
     """An entry of the comment catalog (topic `comments`). A null value on the topic removes the comment."""

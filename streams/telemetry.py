@@ -53,10 +53,16 @@ class Telemetry:
         self.redis_writes = Counter("lsvcr_redis_lists", "Lists written to Redis", ["outcome"], **made)
         self.redis_up = Gauge("lsvcr_redis_up", "1 while Redis takes writes", **made)
         self.catalog = Gauge(
-            "lsvcr_catalog_entries", "Entries of the live catalog that the bundle knows", ["kind"], **made
+            "lsvcr_catalog_entries", "Entries of the live catalog that can be recommended", ["kind"], **made
         )
         self.catalog_unknown = Counter(
-            "lsvcr_catalog_unknown", "Catalog entries the bundle does not know", ["kind"], **made
+            "lsvcr_catalog_unknown",
+            "Catalog entries that training did not know, of a bundle without a student",
+            ["kind"],
+            **made,
+        )
+        self.catalog_encoded = Counter(
+            "lsvcr_catalog_encoded", "Titles and comments that got a vector after training", ["kind"], **made
         )
         self.catalog_rejected = Counter(
             "lsvcr_catalog_rejected", "Catalog records that break the contract", ["topic"], **made

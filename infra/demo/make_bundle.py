@@ -15,12 +15,15 @@ from infra.demo.platform import BUNDLE, PLATFORM
 def make(out: Path, console: Console) -> Path:
     """Simulate the demo's platform, train on its log, and write the bundle to `out`."""
     from offline_train.corpus import Corpus, temporal_split
-    from offline_train.export import export
+    from offline_train.distill import DistillConfig
+    from offline_train.export import arrays, export, train_student
     from offline_train.finetuning import FinetuneConfig, finetune
     from offline_train.log import Log
     from offline_train.sources.simulator import Simulator
     from offline_train.text import text_vectors
 
+    # The simulator has few words, so few buckets do; it keeps what ships small.
+    student_config = DistillConfig(bits=12, threads=1)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "log"
         console.print(f"simulating {PLATFORM.interactions} interactions of {PLATFORM.users} users ...")
@@ -34,7 +37,10 @@ def make(out: Path, console: Console) -> Path:
         console.print(
             f"epoch {finetuned.best_epoch}: NDCG@5 videos {best.video_ndcg5:.4f}, comments {best.comment_ndcg5:.4f}"
         )
-        export(finetuned, corpus, split, texts, Path(scratch) / "bundle", version=f"demo-{PLATFORM.seed}")
+        student = train_student(arrays(finetuned, corpus), corpus, split, student_config)
+        console.print(f"student: mean cosine to the model's own vectors {student.metrics['cosine']:.3f}")
+        version = f"demo-{PLATFORM.seed}"
+        export(finetuned, corpus, split, texts, Path(scratch) / "bundle", student=student, version=version)
         shutil.rmtree(out, ignore_errors=True)
         shutil.move(Path(scratch) / "bundle", out)
     return out

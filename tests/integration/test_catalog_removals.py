@@ -2,82 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.live_platform import STAGE, UNDER_STAGE, VIDEO_OF, VIDEOS, Platform, text, title, view
 from support.outcome import last_lists
 from support.whole_path import wait_until_catalog_read, wait_until_committed
 from support.worker_process import WorkerProcess
 
-from infra.demo.platform import BUNDLE
-from model_runtime.bundle import Bundle
-from streams.events import Comment, CommentInteraction, Event, Video, VideoAction, VideoView
-from streams.publisher import Publisher
+from streams.events import Comment, CommentInteraction, Video
 
 pytestmark = pytest.mark.integration
 
-_number = itertools.count()
-VIDEOS = [str(id_) for id_ in Bundle.open(BUNDLE).video_ids]
-COMMENTS = [str(id_) for id_ in Bundle.open(BUNDLE).comment_ids]
-VIDEO_OF = {c: VIDEOS[at] for c, at in zip(COMMENTS, Bundle.open(BUNDLE).comment_video.tolist(), strict=True)}
-#: a video with comments, on which every user of these tests is
-STAGE = max(VIDEOS, key=list(VIDEO_OF.values()).count)
-UNDER_STAGE = [comment for comment, video in VIDEO_OF.items() if video == STAGE]
-
-
-class Platform:
-    """A broker with a worker, and what users of it are recommended."""
-
-    def __init__(self, bootstrap: str, redis_url: str, folder: Path) -> None:
-        self.bootstrap, self.redis_url, self.folder = bootstrap, redis_url, folder
-
-    def worker(self, worker_id: str = "0") -> WorkerProcess:
-        """A worker with a data folder of its own."""
-        folder = self.folder / f"data-{worker_id}"
-        return WorkerProcess(self.bootstrap, self.redis_url, folder, bundle=BUNDLE, worker_id=worker_id)
-
-    def publish(self, *records: Event | Video | Comment) -> None:
-        with Publisher(self.bootstrap) as publisher:
-            for record in records:
-                publisher.publish(record)
-
-    def publish_catalog(self) -> None:
-        self.publish(
-            *(Video(id_, f"title of {id_}") for id_ in VIDEOS),
-            *(Comment(id_, video, f"text of {id_}") for id_, video in VIDEO_OF.items()),
-        )
-
-    def remove(self, *, video: str | None = None, comment: str | None = None) -> None:
-        with Publisher(self.bootstrap) as publisher:
-            if video is not None:
-                publisher.remove_video(video)
-            if comment is not None:
-                publisher.remove_comment(comment)
-
-    def lists_after(self, *more: Event, user: str = "u") -> tuple[list[str], list[str]]:
-        """What the user gets after `more` and a glance at `STAGE`: ids of videos, ids of comments under it.
-
-        A glance is no engagement: the same history gives the same lists.
-        """
-        self.publish(*more, view(user, STAGE, watch_ms=100))
-        wait_until_committed(self.bootstrap, timeout=60)
-        videos = last_lists(self.bootstrap, "videos")[user]
-        comments = last_lists(self.bootstrap, "comments")[user]
-        return [item.id for item in videos.items], [item.id for item in comments.items]
-
-
-def view(user: str, video: str, watch_ms: int = 20_000, actions: tuple[VideoAction, ...] | None = None) -> VideoView:
-    number = next(_number)
-    ts_ms = int(time.time() * 1000) + number  # later than every event before it
-    return VideoView(f"removals-{number}", user, video, ts_ms, watch_ms, 60_000, actions)
-
 
 @pytest.fixture
-def platform(fresh_topics: str, redis_url: str, tmp_path: Path) -> Platform:
-    return Platform(fresh_topics, redis_url, tmp_path)
+def platform(fresh_topics: str, redis_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Platform:
+    return Platform(fresh_topics, redis_url, tmp_path, student=getattr(request, "param", True))
 
 
 @pytest.fixture
@@ -107,7 +49,7 @@ def test_what_is_removed_is_not_recommended_until_it_is_back(platform: Platform,
         assert worker.stop() == 0
         assert platform.lists_after() == (without_videos, without_comments)
 
-        platform.publish(Video(video, "back"), Comment(comment, STAGE, "back"))
+        platform.publish(Video(video, title(video)), Comment(comment, STAGE, text(comment)))
         wait_until_catalog_read(later, platform.bootstrap)
         assert platform.lists_after() == (videos, comments)
 
@@ -122,7 +64,7 @@ def test_under_a_removed_video_no_comment_is_recommended(platform: Platform, wor
 
 
 def test_without_a_catalog_the_whole_bundle_is_recommended(platform: Platform, worker: WorkerProcess) -> None:
-    assert worker.metric("lsvcr_catalog_entries") == len(VIDEOS) + len(COMMENTS)
+    assert worker.metric("lsvcr_catalog_entries") == len(VIDEOS) + len(VIDEO_OF)
     before = platform.lists_after()
     assert len(before[0]) == 100
     assert len(before[1]) == min(50, len(UNDER_STAGE))
@@ -132,7 +74,8 @@ def test_without_a_catalog_the_whole_bundle_is_recommended(platform: Platform, w
     assert platform.lists_after() == before
 
 
-def test_what_no_bundle_knows_does_no_harm(platform: Platform, worker: WorkerProcess) -> None:
+@pytest.mark.parametrize("platform", [False], indirect=True)
+def test_without_a_student_what_training_did_not_know_does_no_harm(platform: Platform, worker: WorkerProcess) -> None:
     platform.publish_catalog()
     wait_until_catalog_read(worker, platform.bootstrap)
     expected = platform.lists_after()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from support.outcome import KINDS, last_lists
 from support.topic_reader import latest, read_log, read_topic
 from support.worker_process import REPOSITORY, WorkerProcess
@@ -24,9 +24,8 @@ from model_runtime.registry import Registry
 from streams import events
 from streams.events import CommentInteraction, Event, VideoView
 from streams.history import HistoryConfig, engages, event_digest
-from streams.publisher import Publisher
 from streams.recommendations import CommentRecommendations, Kind, Recommendations
-from streams.topics import APP_ID, COMMENTS, EVENT_TOPICS
+from streams.topics import APP_ID, CATALOG_TOPICS, COMMENTS, EVENT_TOPICS
 
 if TYPE_CHECKING:
     from offline_train.reference import ReferenceRanking
@@ -147,12 +146,15 @@ def wait_until_committed(bootstrap: str, *workers: WorkerProcess, timeout: float
 
 
 def wait_until_catalog_read(worker: WorkerProcess, bootstrap: str) -> None:
-    """Until the worker has read all of the catalog: entries that no bundle knows go to the end, and it counts those."""
-    at = worker.metric("lsvcr_catalog_unknown_total")
-    with Publisher(bootstrap) as publisher:
-        publisher.publish(events.Video("of-no-bundle", "the end"))
-        publisher.publish(events.Comment("of-no-bundle", "of-no-bundle", "the end"))
-    worker.wait(lambda: worker.metric("lsvcr_catalog_unknown_total") == at + 2, 30, "at the catalog's end")
+    """Until the worker has read all of the catalog: records that are none go to the end, and it counts those."""
+    at = worker.metric("lsvcr_catalog_rejected_total")
+    producer = Producer({"bootstrap.servers": bootstrap})
+    for topic in CATALOG_TOPICS:
+        for partition in producer.list_topics(topic, timeout=10).topics[topic].partitions:
+            producer.produce(topic, b"no entry", b"the end", partition=partition)
+            at += 1
+    producer.flush()
+    worker.wait(lambda: worker.metric("lsvcr_catalog_rejected_total") == at, 30, "at the catalog's end")
 
 
 def check_promises(log: Sequence[Event], trained: TrainedLog, outcome: Outcome, removed: Removed) -> None:

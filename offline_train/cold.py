@@ -1,0 +1,103 @@
+"""Student against teacher on what is cold: videos and comments first seen after the training period.
+
+    results = cold_ranking(log, corpus, split, bundle)
+    {(r.task, r.protocol, r.model): r.values["ndcg@10"] for r in results}
+
+In a bundle made from a log every item has the teacher's vector of its text. A live worker has the student's for what
+came later, as candidates and in histories: so both are ranked by the same model, over the same candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from model_runtime.bundle import Bundle
+from model_runtime.text import Student
+from offline_train.corpus import Corpus, Split
+from offline_train.deployed import BundleScorer
+from offline_train.evaluation import Result, evaluate
+from offline_train.log import VIEW, Log
+from offline_train.metrics import per_target
+
+TEACHER, STUDENT = "teacher's vectors", "student's vectors"
+
+
+def cold_ranking(
+    log: Log,
+    corpus: Corpus,
+    split: Split,
+    bundle: Bundle,
+    student: Student | None = None,
+    *,
+    protocols: Sequence[str] = ("full", "as-of"),
+    threads: int = 2,
+) -> list[Result]:
+    """Rank the cold test targets of both tasks with the teacher's vectors and with the student's.
+
+    Args:
+        bundle: made from this log, with this split.
+        student: in place of the bundle's own.
+
+    Raises:
+        ValueError: the bundle has no student and none is given, or it does not hold the log's items.
+    """
+    student = student or bundle.student
+    if student is None:
+        raise ValueError(f"bundle {bundle.version} has no student; train it with one")
+    late = with_student(log, split, bundle, student)
+    samples = corpus.samples
+    target_is_cold = np.where(
+        samples.kind == VIEW,
+        log.first_seen_video[samples.target_video] >= split.valid_ms,
+        log.first_seen_comment[samples.target_comment] >= split.valid_ms,
+    )
+    cold = replace(split, test=split.test[target_is_cold[split.test]])
+    scorers = [
+        BundleScorer(which, log, corpus, task, name=name, threads=threads)
+        for task in ("video", "comment")
+        for which, name in ((bundle, TEACHER), (late, STUDENT))
+    ]
+    return evaluate(log, corpus, cold, scorers, protocols=protocols)
+
+
+def with_student(log: Log, split: Split, bundle: Bundle, student: Student) -> Bundle:
+    """The bundle as a live worker would have it: the student's vectors for what was first seen after training.
+
+    Raises:
+        ValueError: it does not hold the log's items, in the log's order.
+    """
+    if bundle.video_ids.tolist() != log.video_ids or bundle.comment_ids.tolist() != log.comment_ids:
+        raise ValueError(f"bundle {bundle.version} was made from another log; train on this one")
+    videos = np.flatnonzero(log.first_seen_video >= split.valid_ms)
+    comments = np.flatnonzero(log.first_seen_comment >= split.valid_ms)
+    titles, texts, vectors = (
+        bundle.video_title_vectors.copy(),
+        bundle.comment_vectors.copy(),
+        bundle.video_vectors.copy(),
+    )
+    titles[videos] = student.encode([log.video_titles[i] for i in videos])
+    texts[comments] = student.encode([log.comment_texts[i] for i in comments])
+    both = bundle.video_id_vectors[videos] + titles[videos]
+    vectors[videos] = both / np.maximum(np.linalg.norm(both, axis=1, keepdims=True), 1e-12)
+    return replace(bundle, video_title_vectors=titles, comment_vectors=texts, video_vectors=vectors)
+
+
+def kept(results: Sequence[Result], metric: str = "ndcg", k: int = 10) -> dict[str, tuple[float, float]]:
+    """What the student keeps of the teacher's metric: {"comment full": (ratio, standard error), ...}.
+
+    The error is that of the paired difference over targets, in units of the teacher's metric.
+    """
+    found = {}
+    for one in results:
+        if one.model != TEACHER or not one.values:
+            continue
+        (other,) = (r for r in results if (r.task, r.protocol, r.model) == (one.task, one.protocol, STUDENT))
+        teacher, student = per_target(one.ranks, metric, k), per_target(other.ranks, metric, k)
+        mean = float(teacher.mean()) if len(teacher) else 0.0
+        if mean > 0:
+            error = float((student - teacher).std(ddof=1)) / len(teacher) ** 0.5 if len(teacher) > 1 else float("inf")
+            found[f"{one.task} {one.protocol}"] = (float(student.mean()) / mean, error / mean)
+    return found
