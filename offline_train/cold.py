@@ -34,12 +34,14 @@ def cold_ranking(
     *,
     protocols: Sequence[str] = ("full", "as-of"),
     threads: int = 2,
+    limit: int | None = None,
 ) -> list[Result]:
     """Rank the cold test targets of both tasks with the teacher's vectors and with the student's.
 
     Args:
         bundle: made from this log, with this split.
         student: in place of the bundle's own.
+        limit: at most so many targets per task, evenly spread.
 
     Raises:
         ValueError: the bundle has no student and none is given, or it does not hold the log's items.
@@ -60,7 +62,7 @@ def cold_ranking(
         for task in ("video", "comment")
         for which, name in ((bundle, TEACHER), (late, STUDENT))
     ]
-    return evaluate(log, corpus, cold, scorers, protocols=protocols)
+    return evaluate(log, corpus, cold, scorers, protocols=protocols, limit=limit)
 
 
 def with_student(log: Log, split: Split, bundle: Bundle, student: Student) -> Bundle:
