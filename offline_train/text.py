@@ -80,14 +80,17 @@ class SvdEncoder:
         encoder._svd = TruncatedSVD(rank, random_state=seed, n_iter=3).fit(terms[np.sort(rows)])
         vectors, known = encoder._project(terms)
         encoder._mean = np.average(vectors, axis=0, weights=counts * known)
-        return encoder, (vectors - encoder._mean) * known[:, None]
+        return encoder, encoder._centred(vectors, known)
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """The vectors of any texts, float32 [n, TEXT_DIM]."""
         if self._svd is None or not len(texts):
             return np.zeros((len(texts), TEXT_DIM), np.float32)
         vectors, known = self._project(self._count(texts))
-        return (vectors - self._mean) * known[:, None]
+        return self._centred(vectors, known)
+
+    def _centred(self, vectors: np.ndarray, known: np.ndarray) -> np.ndarray:
+        return ((vectors - self._mean) * known[:, None]).astype(np.float32)
 
     def _count(self, texts: Sequence[str] | np.ndarray) -> csr_matrix:
         views = [view.transform(texts) for view in self._views]

@@ -66,3 +66,11 @@ def test_too_little_text_gives_zeros_not_errors(titles):
 def test_an_unknown_method_is_refused():
     with pytest.raises(ValueError, match="known: svd"):
         text_vectors(log_of(FILMS), "llm")
+
+
+def test_texts_that_come_later_get_the_vectors_that_they_would_have_had():
+    texts = text_vectors(log_of(FILMS * 2, ["a crime", "", "妙妙"]))
+    assert texts.encode is not None
+    again = texts.encode([*FILMS, "a crime", "", "妙妙"])
+    assert again.dtype == np.float32
+    assert np.allclose(again, np.concatenate((texts.video[: len(FILMS)], texts.comment)), atol=1e-6)
