@@ -9,7 +9,7 @@ came later, as candidates and in histories: so both are ranked by the same model
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -35,6 +35,7 @@ def cold_ranking(
     protocols: Sequence[str] = ("full", "as-of"),
     threads: int = 2,
     limit: int | None = None,
+    advance: Callable[[int, int], None] | None = None,
 ) -> list[Result]:
     """Rank the cold test targets of both tasks with the teacher's vectors and with the student's.
 
@@ -42,6 +43,7 @@ def cold_ranking(
         bundle: made from this log, with this split.
         student: in place of the bundle's own.
         limit: at most so many targets per task, evenly spread.
+        advance: called with (done, total) after each batch.
 
     Raises:
         ValueError: the bundle has no student and none is given, or it does not hold the log's items.
@@ -62,7 +64,7 @@ def cold_ranking(
         for task in ("video", "comment")
         for which, name in ((bundle, TEACHER), (late, STUDENT))
     ]
-    return evaluate(log, corpus, cold, scorers, protocols=protocols, limit=limit)
+    return evaluate(log, corpus, cold, scorers, protocols=protocols, limit=limit, advance=advance)
 
 
 def with_student(log: Log, split: Split, bundle: Bundle, student: Student) -> Bundle:

@@ -36,6 +36,9 @@ _LABELS = {"recall": "R", "ndcg": "NDCG", "mrr": "MRR"}
 @click.option("--channel", default="stable", show_default=True, help="The registry's channel.")
 @click.option("--baselines-only", is_flag=True, help="No bundle: the baselines alone.")
 @click.option(
+    "--cold", is_flag=True, help="Instead: what came after training, by the model's own vectors and by the student's."
+)
+@click.option(
     "--protocol",
     "protocols",
     type=click.Choice(_PROTOCOLS),
@@ -58,6 +61,7 @@ def command(
     registry: Path,
     channel: str,
     baselines_only: bool,
+    cold: bool,
     protocols: tuple[str, ...],
     split_name: str,
     limit: int | None,
@@ -69,9 +73,12 @@ def command(
         return
     if log_dir is None:
         raise click.UsageError("give the log to evaluate on with --log", context)
+    if cold and (baselines_only or split_name != "temporal"):
+        raise click.UsageError("--cold needs a bundle, and a split in time", context)
 
     from model_runtime.manifest import BundleError
     from offline_train.baselines import Scorer, baselines
+    from offline_train.cold import cold_ranking, kept
     from offline_train.corpus import Corpus, leave_one_out, temporal_split
     from offline_train.deployed import BundleScorer, check_horizon, history_config
     from offline_train.evaluation import evaluate, training_events
@@ -86,6 +93,13 @@ def command(
         split = temporal_split(corpus) if split_name == "temporal" else leave_one_out(corpus)
         if bundle and (warning := check_horizon(bundle, split)):
             click.secho(f"warning: {warning}", err=True, fg="yellow")
+        if bundle and cold:
+            with _bar("ranking") as advance:
+                results = cold_ranking(log, corpus, split, bundle, protocols=protocols, limit=limit, advance=advance)
+            _print(results, as_json)
+            for what, (share, error) in kept(results).items():
+                click.echo(f"{what}: the student keeps {share:.1%} (± {error:.1%}) of NDCG@10", err=as_json)
+            return
         training = training_events(log, corpus, split)
         scorers: list[Scorer] = []
         for task in ("video", "comment"):

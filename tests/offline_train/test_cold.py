@@ -1,0 +1,86 @@
+"""Student against teacher on what came after training."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import tastes
+
+from offline_train.cold import STUDENT, TEACHER, cold_ranking, kept, with_student
+from offline_train.corpus import Corpus, temporal_split
+from offline_train.distill import DistillConfig
+from offline_train.export import arrays, export, train_student
+from offline_train.finetuning import FinetuneConfig, finetune
+from offline_train.sr import SRConfig
+from offline_train.text import text_vectors
+
+pytestmark = pytest.mark.train
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    log = tastes.log()
+    corpus = Corpus.build(log)
+    split = temporal_split(corpus)
+    texts = text_vectors(log, cutoff_ms=split.valid_ms)
+    config = FinetuneConfig(epochs=1, batch=64, threads=1)
+    finetuned = finetune(corpus, split, texts, config, SRConfig(len(log.video_ids), dim=16, feedforward=32))
+    quick = DistillConfig(bits=12, samples=5_000, learning_rate=5e-3, threads=1)
+    student = train_student(arrays(finetuned, corpus), corpus, split, quick)
+    bundle = export(finetuned, corpus, split, texts, tmp_path_factory.mktemp("cold") / "bundle", student=student)
+    # Some of the tests need items that came late; which ones is all the same to them.
+    first = log.first_seen_video.copy(), log.first_seen_comment.copy()
+    first[0][::3] = first[1][::3] = split.valid_ms
+    late = replace(log, first_seen_video=first[0], first_seen_comment=first[1])
+    return late, replace(corpus, log=late), split, bundle
+
+
+def test_only_what_came_later_has_the_students_vectors(parts):
+    log, _, split, bundle = parts
+    assert bundle.student is not None
+    late = with_student(log, split, bundle, bundle.student)
+    cold = log.first_seen_comment >= split.valid_ms
+    assert np.array_equal(late.comment_vectors[~cold], bundle.comment_vectors[~cold])
+    texts = [text for text, is_cold in zip(log.comment_texts, cold, strict=True) if is_cold]
+    np.testing.assert_allclose(late.comment_vectors[cold], bundle.student.encode(texts), atol=1e-6)
+    cold = log.first_seen_video >= split.valid_ms
+    assert np.array_equal(late.video_vectors[~cold], bundle.video_vectors[~cold])
+    np.testing.assert_allclose(np.linalg.norm(late.video_vectors[cold], axis=1), 1, atol=1e-5)
+    assert np.array_equal(late.video_id_vectors, bundle.video_id_vectors)
+
+
+def test_cold_targets_are_ranked_with_both(parts):
+    log, corpus, split, bundle = parts
+    results = cold_ranking(log, corpus, split, bundle, protocols=("full",), threads=1)
+    assert [(r.task, r.model) for r in results] == [(t, m) for t in ("video", "comment") for m in (TEACHER, STUDENT)]
+    targets = corpus.samples.take(split.test)
+    cold = log.first_seen_comment[targets.target_comment] >= split.valid_ms
+    expected = int((cold & (targets.target_comment >= 0)).sum())
+    assert sum(results[2].counts.values()) == expected > 0
+    for share, error in kept(results).values():
+        assert share > 0
+        assert error >= 0
+
+
+def test_the_same_vectors_keep_everything(parts):
+    log, corpus, split, bundle = parts
+
+    class Teacher:
+        """Gives each text the vector that it has already."""
+
+        def encode(self, texts):
+            known = dict(zip(log.video_titles, bundle.video_title_vectors, strict=True))
+            known |= dict(zip(log.comment_texts, bundle.comment_vectors, strict=True))
+            return np.array([known[text] for text in texts]).reshape(len(texts), bundle.dim)
+
+    results = cold_ranking(log, corpus, split, bundle, Teacher(), protocols=("full",), threads=1)
+    assert all(share == pytest.approx(1, abs=0.02) for share, _ in kept(results).values())
+
+
+def test_without_a_student_there_is_nothing_to_compare(parts):
+    log, corpus, split, bundle = parts
+    with pytest.raises(ValueError, match="has no student"):
+        cold_ranking(log, corpus, split, replace(bundle, student=None))
