@@ -37,6 +37,8 @@ from model_runtime.manifest import (
 from model_runtime.text import Student
 
 ENCODER = "encoder.onnx"
+#: the graphs of incremental encoding, `<name>.onnx`; a bundle without them is served with full encodings
+STEPS = ("fill", "video_step", "comment_step", "query")
 SAMPLE = "sample.json"
 STUDENT = "student.npz"
 #: float32 tables, one row of `dim` numbers per video, and per comment
@@ -119,6 +121,14 @@ class Bundle:
         given = {name: getattr(self, name) for name in (*ARRAYS, *TEXT_DIGESTS)}
         return {name: array for name, array in given.items() if array is not None}
 
+    @property
+    def incremental(self) -> bool:
+        """Whether it has the graphs of incremental encoding."""
+        return all(f"{name}.onnx" in self.manifest.files for name in STEPS)
+
+    def step_path(self, name: str) -> Path:
+        return self.path / f"{name}.onnx"
+
     @classmethod
     def open(cls, path: str | Path) -> Bundle:
         """Open a bundle and verify all of it: format, checksums, shapes, ids, finite vectors.
@@ -169,6 +179,7 @@ def write_bundle(
     arrays: Mapping[str, NDArray[Any]],
     ids: Mapping[str, Sequence[str]],
     encoder: bytes,
+    steps: Mapping[str, bytes] | None = None,
     version: str | None = None,
     sample: Sequence[Sample] | Sequence[Mapping[str, Any]] | None = None,
     student: Student | None = None,
@@ -179,8 +190,8 @@ def write_bundle(
     """Write a bundle to `directory`, which must not exist yet, verify it, and return it opened.
 
     The folder appears with its last byte in place: until then it is a hidden sibling. `arrays` has the names of
-    `ARRAYS` and may have those of `TEXT_DIGESTS`, `ids` has those of `ID_LISTS`. `version` is derived from the time and
-    the content unless given.
+    `ARRAYS` and may have those of `TEXT_DIGESTS`, `ids` has those of `ID_LISTS`, `steps` those of `STEPS` or none.
+    `version` is derived from the time and the content unless given.
 
     Raises:
         BundleError: the parts don't make a valid bundle, or `directory` exists.
@@ -204,6 +215,8 @@ def write_bundle(
             for name in ID_LISTS:
                 put(f"{name}.json", msgspec.json.encode(list(ids[name])))
             put(ENCODER, encoder)
+            for name, graph in (steps or {}).items():
+                put(f"{name}.onnx", graph)
             if sample is not None:
                 put(SAMPLE, msgspec.json.encode(list(sample)))
             if student is not None:

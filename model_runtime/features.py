@@ -19,6 +19,7 @@ class Request(Struct, frozen=True, gc=False):
 
     Histories are oldest first; of one longer than the encoder's window it sees the newest part. `comment_videos[i]` is
     the video of `comment_ids[i]`. `barred` holds 32-bit digests (`ids.video_digest`) of videos not to recommend.
+    `user_id` is what the user's session is kept under (`model_runtime.sessions`); without it nothing is kept.
     """
 
     videos: Sequence[str] = ()
@@ -26,6 +27,7 @@ class Request(Struct, frozen=True, gc=False):
     comment_ids: Sequence[str] = ()
     current_video: str | None = None
     barred: Sequence[int] = ()
+    user_id: str | None = None
 
 
 class Batch(NamedTuple):

@@ -11,16 +11,20 @@ from numpy.typing import NDArray
 
 from model_runtime.bundle import Bundle, Scored
 from model_runtime.candidates import Candidates
-from model_runtime.encoder import Encoder
-from model_runtime.features import Batch, Features, Request
+from model_runtime.encoder import Encoder, Steps
+from model_runtime.features import Features, Request
 from model_runtime.manifest import BundleError
 from model_runtime.ranking import best, thresholds
+from model_runtime.sessions import Encoded, Sessions
 
 __all__ = ["Ranking", "Request", "Scorer"]
 
-#: Users encoded and scored together. Fewer make the product with all videos slower (it packs the table each time); more
-#: pad short histories to longer ones, and gain nothing in the encoder, which costs about 1 ms a user from 8 users on.
-CHUNK = 32
+#: Users encoded together. More gain nothing, and pad short histories to longer ones.
+CHUNK = 64
+#: Users scored together against all videos. Fewer make that product slower: it packs the table each time.
+_SCORED = 32
+#: Memory for sessions, unless told: about 2 000 users with full histories.
+SESSION_BYTES = 256 << 20
 
 
 class Ranking(Struct, frozen=True, gc=False):
@@ -43,8 +47,18 @@ class Scorer:
     the user interacted with. A user's result does not depend on who else is in the batch.
     """
 
-    def __init__(self, bundle: Bundle, *, top_videos: int = 100, top_comments: int = 50, threads: int = 1) -> None:
-        """Load the bundle's graph, and try it on users with and without histories.
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        top_videos: int = 100,
+        top_comments: int = 50,
+        threads: int = 1,
+        session_bytes: int = SESSION_BYTES,
+    ) -> None:
+        """Load the bundle's graphs, and try them on users with and without histories.
+
+        `session_bytes` bounds what is kept of users between requests (`model_runtime.sessions`), 0 keeps nothing.
 
         Raises:
             BundleError: the graph does not fit, or gives something that is not finite.
@@ -58,7 +72,11 @@ class Scorer:
         self.top_comments = top_comments
         self._encoder = Encoder(bundle, threads=threads)
         self._features = Features(self.candidates, bundle.window, CHUNK)
-        self._scores = np.empty(CHUNK * len(bundle.video_ids), dtype=np.float32)
+        steps = Steps(bundle, threads=threads) if bundle.incremental else None
+        self.sessions = Sessions(
+            self.candidates, self._features, self._encoder, steps, max_batch=CHUNK, budget_bytes=session_bytes
+        )
+        self._scores = np.empty(_SCORED * len(bundle.video_ids), dtype=np.float32)
         self._lock = threading.Lock()
         self._try_out()
 
@@ -102,14 +120,22 @@ class Scorer:
         return len(self.bundle.sample)
 
     def _score(self, requests: Sequence[Request]) -> list[Ranking]:
-        batch = self._features.gather(requests)
-        video_preference, comment_preference = self._encoder(batch.inputs)
-        scores = self._video_scores(requests, batch, video_preference)
+        encoded = self.sessions.encode(requests)
+        rankings = []
+        for start in range(0, len(requests), _SCORED):
+            part = slice(start, start + _SCORED)
+            rankings += self._rank(requests[part], encoded.part(part))
+        return rankings
+
+    def _rank(self, requests: Sequence[Request], encoded: Encoded) -> list[Ranking]:
+        scores = self._video_scores(requests, encoded)
         bounds = thresholds(scores, self.top_videos).tolist()
         rankings = []
         for row, request in enumerate(requests):
             at, found = best(scores[row], self.top_videos, bounds[row])
-            comments, comment_scores = self._rank_comments(request, batch.comments[row], comment_preference[row])
+            comments, comment_scores = self._rank_comments(
+                request, encoded.comments[row], encoded.comment_preference[row]
+            )
             rankings.append(
                 Ranking(
                     self.candidates.names(at),
@@ -121,30 +147,28 @@ class Scorer:
             )
         return rankings
 
-    def _video_scores(
-        self, requests: Sequence[Request], batch: Batch, preference: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
+    def _video_scores(self, requests: Sequence[Request], encoded: Encoded) -> NDArray[np.float32]:
         """Scores of all videos, [B, rows], in a reused buffer; -inf where a user must not get a video."""
-        # After the batch was gathered: every row in it is in the view.
+        # After the histories were looked up: every row in them is in the view.
         count, penalties = self.candidates.view()
         vectors = self.candidates.vectors
-        if CHUNK * count > len(self._scores):
-            self._scores = np.empty(2 * CHUNK * count, dtype=np.float32)
+        if _SCORED * count > len(self._scores):
+            self._scores = np.empty(2 * _SCORED * count, dtype=np.float32)
         scores = self._scores[: len(requests) * count].reshape(len(requests), count)
-        bundled = len(vectors.base)
+        preference, bundled = encoded.video_preference, len(vectors.base)
         np.matmul(preference, vectors.base.T, out=scores[:, :bundled])
         if count > bundled:
             np.matmul(preference, vectors.late.values()[: count - bundled].T, out=scores[:, bundled:])
         if penalties is not None:
             scores += penalties
-        for index in (batch.videos, batch.comment_videos, batch.current[:, None]):
+        for index in (encoded.videos, encoded.comment_videos, encoded.current[:, None]):
             rows, columns = np.nonzero(index >= 0)
             scores[rows, index[rows, columns]] = -np.inf
         scores[self.candidates.barred([request.barred for request in requests])] = -np.inf
         return scores
 
     def _rank_comments(
-        self, request: Request, history: NDArray[np.intp], preference: NDArray[np.float32]
+        self, request: Request, history: NDArray[np.int32], preference: NDArray[np.float32]
     ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
         """Indices and scores of the best comments under the current video; `history` [C], `preference` [d]."""
         candidates = self.candidates.comments_of(request.current_video or "")

@@ -18,14 +18,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model_runtime.bundle import ID_LISTS, Bundle, Sample, SampleRequest, Scored, write_bundle
+from model_runtime.bundle import ID_LISTS, STEPS, Bundle, Sample, SampleRequest, Scored, write_bundle
 from model_runtime.ids import text_digest
 from offline_train.batches import comment_vectors
 from offline_train.corpus import Corpus, Split
 from offline_train.distill import DistillConfig, Distilled, distill
 from offline_train.finetuning import Finetuned
 from offline_train.reference import Reference, ReferenceRequest
-from offline_train.sr import SREncoder
+from offline_train.sr import SRConfig, SREncoder
+from offline_train.step_graphs import step_graphs
 from offline_train.text import TextVectors
 
 OPSET = 18
@@ -75,6 +76,7 @@ def export(
         arrays=arrays(finetuned, corpus),
         ids={"video_ids": log.video_ids, "comment_ids": log.comment_ids},
         encoder=encoder_onnx(finetuned.model.encoder, finetuned.model.config.dim),
+        steps=steps_onnx(finetuned.model.encoder, finetuned.model.config),
         version=version,
         sample=sample(reference, corpus, split),
         student=student.student if student else None,
@@ -107,6 +109,7 @@ def with_metrics(bundle: Bundle, directory: str | Path, metrics: Mapping[str, An
         arrays=bundle.arrays,
         ids={name: getattr(bundle, name).tolist() for name in ID_LISTS},
         encoder=bundle.encoder_path.read_bytes(),
+        steps={name: bundle.step_path(name).read_bytes() for name in STEPS} if bundle.incremental else None,
         version=bundle.version,
         sample=bundle.sample,
         student=bundle.student,
@@ -164,6 +167,12 @@ def train_student(
     texts = [*(log.video_titles[i] for i in videos), *(log.comment_texts[i] for i in comments)]
     vectors = np.concatenate((tables["video_title_vectors"][videos], tables["comment_vectors"][comments]))
     return distill(texts, vectors, config, report)
+
+
+def steps_onnx(encoder: SREncoder, config: SRConfig) -> dict[str, bytes]:
+    """The graphs of incremental encoding, by name (`offline_train.step_graphs`)."""
+    weights = {name: _numpy(value) for name, value in encoder.state_dict().items()}
+    return step_graphs(weights, heads=config.heads, temperature=config.temperature)
 
 
 @torch.inference_mode()

@@ -12,14 +12,15 @@ from streams.outbox import Headers
 from streams.recommendations import Kind
 
 
-def request_of(state: UserState) -> Request:
-    """The scorer's view of a state."""
+def request_of(state: UserState, user_id: str) -> Request:
+    """The scorer's view of a user's state."""
     return Request(
         videos=state.video.videos,
         comment_videos=state.comment.videos,
         comment_ids=state.comment.comments,
         current_video=None if state.newest is None else state.newest.video_id,
         barred=[*state.seen.videos, *state.hated.videos],
+        user_id=user_id,
     )
 
 

@@ -25,7 +25,7 @@ class Scored(NamedTuple):
 
 def score(batch: Sequence[Pending], serving: Serving, telemetry: Telemetry) -> list[Scored]:
     """What to recommend to each user of a batch, in their order; never raises for a user that can't be scored."""
-    requests = [request_of(pending.state) for pending in batch]
+    requests = [request_of(pending.state, pending.user_id) for pending in batch]
     began = time.perf_counter()
     scored: dict[int, Scored] = {}
     for model, places in serving.groups([pending.key for pending in batch]):

@@ -1,0 +1,351 @@
+"""ONNX graphs in the making: the parts of the SR encoder as incremental serving computes them.
+
+See `offline_train.step_graphs` for what they make and how it is arranged.
+
+Shapes: B users, V and C positions (at least 1, padded), L of either; d width, h heads, N rows that are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto, checker, helper, numpy_helper
+
+OPSET = 20
+_IR_VERSION = 10
+_EPSILON = 1e-8
+#: the logarithm of an empty softmax's denominator, and what masks: finite, so that nothing becomes NaN
+_MASKED = -1e9
+_END = 2**31
+
+Array = NDArray[np.float64]
+
+
+class Graph:
+    """A graph in the making. Methods add nodes and return the name of what they give."""
+
+    def __init__(self, weights: Mapping[str, Array], heads: int, temperature: float) -> None:
+        self.w, self.heads, self.temperature = weights, heads, temperature
+        self.dim = len(weights["mix.bias"])
+        self.head_dim = self.dim // heads
+        self.layers = 1 + max(int(name.split(".")[2]) for name in weights if name.startswith("video_history.layers."))
+        self.nodes: list[Any] = []
+        self.inputs: list[Any] = []
+        self.outputs: list[Any] = []
+        self.constants: dict[str, NDArray[Any]] = {}
+        self.count = 0
+        self.renamed: dict[str, str] = {}
+
+    # --- plumbing -----------------------------------------------------------------------------------------------------
+
+    def finish(self, name: str) -> bytes:
+        for node in self.nodes:
+            for names in (node.input, node.output):
+                names[:] = [self.renamed.get(value, value) for value in names]
+        initializers = [numpy_helper.from_array(value, key) for key, value in self.constants.items()]
+        graph = helper.make_graph(self.nodes, name, self.inputs, self.outputs, initializers)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION)
+        checker.check_model(model)
+        return bytes(model.SerializeToString())
+
+    def input(self, name: str, *shape: str | int, integer: bool = False) -> str:
+        kind = TensorProto.INT64 if integer else TensorProto.FLOAT
+        self.inputs.append(helper.make_tensor_value_info(name, kind, shape))
+        return name
+
+    def output(self, name: str, value: str, *shape: str | int) -> None:
+        # The node that makes it is renamed at the end: an Identity would be a node more to run.
+        self.renamed[value] = name
+        self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        self.count += 1
+        name = f"{kind}_{self.count}"
+        self.nodes.append(helper.make_node(kind, inputs, [name], **attributes))
+        return name
+
+    def split(self, x: str, sizes: Sequence[int]) -> list[str]:
+        """Along the last axis."""
+        self.count += 1
+        names = [f"Split_{self.count}_{i}" for i in range(len(sizes))]
+        self.nodes.append(helper.make_node("Split", [x, self.ints(*sizes)], names, axis=-1))
+        return names
+
+    def ints(self, *values: int) -> str:
+        return self.constant("i" + "_".join(map(str, values)), np.array(values, dtype=np.int64))
+
+    def number(self, value: float) -> str:
+        return self.constant(f"f{value!r}", np.array(value, dtype=np.float32))
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        if value.dtype == np.float64:
+            value = value.astype(np.float32)
+        self.constants.setdefault(name, np.ascontiguousarray(value))
+        return name
+
+    def parameter(self, name: str) -> str:
+        return self.constant(name, self.w[name])
+
+    def reshape(self, x: str, *shape: int) -> str:
+        return self.op("Reshape", x, self.ints(*shape))
+
+    # --- parts --------------------------------------------------------------------------------------------------------
+
+    def linear(self, x: str, name: str, matrix: Array, bias: Array) -> str:
+        """x [N, in] times matrix [in, out] plus bias."""
+        return self.op("Gemm", x, self.constant(f"{name}.matrix", matrix), self.constant(f"{name}.offset", bias))
+
+    def named_linear(self, x: str, name: str) -> str:
+        return self.linear(x, name, self.w[f"{name}.weight"].T, self.w[f"{name}.bias"])
+
+    def norm(self, x: str, name: str) -> str:
+        scale, bias = self.parameter(f"{name}.weight"), self.parameter(f"{name}.bias")
+        return self.op("LayerNormalization", x, scale, bias, epsilon=_EPSILON)
+
+    def feed_forward(self, x: str, attended: str, layer: str) -> str:
+        """The rest of a layer after its attention's output map; rows [N, d] -> [N, d]."""
+        x = self.norm(self.op("Add", x, attended), f"{layer}.norm1")
+        y = self.named_linear(self.op("Gelu", self.named_linear(x, f"{layer}.up")), f"{layer}.down")
+        return self.norm(self.op("Add", x, y), f"{layer}.norm2")
+
+    def head(self, name: str, head: int) -> tuple[Array, Array]:
+        """Weight [d / h, d] and bias [d / h] of one head of a query, key or value map."""
+        part = slice(head * self.head_dim, (head + 1) * self.head_dim)
+        return self.w[f"{name}.weight"][part], self.w[f"{name}.bias"][part]
+
+    def through_keys(self, attention: str) -> tuple[Array, Array, Array, Array]:
+        """Maps from a row x to what its queries are in the space of the memory: [d, h d], [h d], and to the part of its
+        scores that is the same for all keys: [d, h], [h]."""
+        matrices, offsets, same, same_offset = [], [], [], []
+        for i in range(self.heads):
+            (q, qb), (k, kb) = self.head(f"{attention}.query", i), self.head(f"{attention}.key", i)
+            matrices.append(q.T @ k)
+            offsets.append(qb @ k)
+            same.append(q.T @ kb)
+            same_offset.append(qb @ kb)
+        parts = np.concatenate(matrices, 1), np.concatenate(offsets), np.stack(same, 1), np.array(same_offset)
+        a, b, c, e = (part / np.sqrt(self.head_dim) for part in parts)
+        return a, b, c, e
+
+    def through_queries(self, attention: str) -> tuple[Array, Array, Array, Array]:
+        """The same, seen from a key: what it is in the space of the queries' rows."""
+        matrices, offsets, same, same_offset = [], [], [], []
+        for i in range(self.heads):
+            (q, qb), (k, kb) = self.head(f"{attention}.query", i), self.head(f"{attention}.key", i)
+            matrices.append(k.T @ q)
+            offsets.append(kb @ q)
+            same.append(k.T @ qb)
+            same_offset.append(kb @ qb)
+        parts = np.concatenate(matrices, 1), np.concatenate(offsets), np.stack(same, 1), np.array(same_offset)
+        a, b, c, e = (part / np.sqrt(self.head_dim) for part in parts)
+        return a, b, c, e
+
+    def values(self, attention: str) -> tuple[Array, Array]:
+        """From means of memory per head [h d] to the heads' values [d]: [h d, d], [d]."""
+        matrix = np.zeros((self.heads * self.dim, self.dim))
+        for i in range(self.heads):
+            value, _ = self.head(f"{attention}.value", i)
+            matrix[i * self.dim : (i + 1) * self.dim, i * self.head_dim : (i + 1) * self.head_dim] = value.T
+        return matrix, self.w[f"{attention}.value.bias"]
+
+    def mask(self, length: str, like: str) -> tuple[str, str]:
+        """For lengths [B] and something [B, L, d]: [B, 1, L], 0 where a position is there and `_MASKED` where not, and
+        [B, 1], 1 where any is."""
+        width = self.op("Squeeze", self.op("Shape", like, start=1, end=2))
+        at = self.op("Range", self.constant("zero", np.array(0)), width, self.constant("one", np.array(1)))
+        there = self.op("Less", at, self.op("Unsqueeze", length, self.ints(1, 2)))
+        mask = self.op("Where", there, self.number(0.0), self.number(_MASKED))
+        has = self.op("Cast", self.op("Greater", self.op("Unsqueeze", length, self.ints(1)), self.ints(0)), to=1)
+        return mask, has
+
+    def later_positions(self, at: str) -> str:
+        """For positions [L]: [L, L], `_MASKED` where the column is later than the row, else 0."""
+        later = self.op("Less", self.op("Unsqueeze", at, self.ints(1)), self.op("Unsqueeze", at, self.ints(0)))
+        return self.op("Where", later, self.number(_MASKED), self.number(0.0))
+
+    def dot(self, x: str, memory: str) -> str:
+        """x [B, h, d], memory [B, L, d] -> [B, h, L]."""
+        return self.op("MatMul", x, self.op("Transpose", memory, perm=[0, 2, 1]))
+
+    def per_head(self, x: str) -> str:
+        return self.reshape(x, -1, self.heads, self.dim)
+
+    def unit(self, x: str) -> str:
+        """At length 1 / temperature."""
+        length = self.op("ReduceL2", x, self.ints(-1), keepdims=1)
+        return self.op(
+            "Mul", self.op("Div", x, self.op("Max", length, self.number(1e-12))), self.number(1 / self.temperature)
+        )
+
+    def mask_input(self, side: str) -> str:
+        return self.input(f"{side}_mask", "B", 1, side[0].upper())
+
+    def share(self, count: str) -> str:
+        """int64 [B] -> [B, 1]: one over the count, or over 1 for none."""
+        count = self.op("Cast", self.op("Max", count, self.ints(1)), to=1)
+        return self.op("Unsqueeze", self.op("Reciprocal", count), self.ints(1))
+
+    # --- one more position --------------------------------------------------------------------------------------------
+
+    def content(self, title: str, text: str) -> str:
+        return self.named_linear(self.op("Concat", title, text, axis=-1), "mix")
+
+    def start(self, id_: str, content: str, at: str, side: str) -> str:
+        """What goes into the first layer, [N, d]; `at` int64 [N] are positions."""
+        position = self.op("Gather", self.parameter(f"{side}_history.position"), at)
+        return self.norm(self.op("Sum", id_, content, position), f"{side}_history.norm")
+
+    def append(self, x: str, memory: str, mask: str, layer: str) -> str:
+        """One more row x [B, d] of a causal layer, after memory [B, L, d]."""
+        attention = f"{layer}.attention"
+        matrix, offset, _, _ = self.through_keys(attention)
+        query = self.per_head(self.linear(x, f"{attention}.absorbed", matrix, offset))
+        here = self.op("Unsqueeze", x, self.ints(1))  # [B, 1, d]
+        scores = self.op("Add", self.dot(query, memory), mask)
+        weights = self.op("Softmax", self.op("Concat", scores, self.dot(query, here), axis=-1), axis=-1)
+        self.count += 1
+        before, own = f"before_{self.count}", f"own_{self.count}"
+        last = self.ints(-1)
+        self.nodes.append(helper.make_node("Slice", [weights, self.ints(0), last, last], [before]))
+        self.nodes.append(helper.make_node("Slice", [weights, last, self.ints(_END), last], [own]))
+        mean = self.op("Add", self.op("MatMul", before, memory), self.op("Mul", own, here))  # [B, h, d]
+        values, bias = self.values(attention)
+        out, out_bias = self.w[f"{attention}.out.weight"].T, self.w[f"{attention}.out.bias"]
+        attended = self.linear(
+            self.reshape(mean, -1, self.heads * self.dim), f"{attention}.through", values @ out, bias @ out + out_bias
+        )
+        return self.feed_forward(x, attended, layer)
+
+    def look_across(
+        self, state: str, query: str, same: str, memory: str, mask: str, has: str, layer: str
+    ) -> tuple[str, str, str]:
+        """A new row's cross attention over the other side: mean value [B, d], log denominator [B, h], output [B, d]."""
+        attention = f"{layer}.attention"
+        scores = self.op(
+            "Add",
+            self.op("Add", self.dot(self.per_head(query), memory), mask),
+            self.op("Unsqueeze", same, self.ints(2)),
+        )
+        log = self.op("ReduceLogSumExp", scores, self.ints(-1), keepdims=1)  # [B, h, 1]
+        weights = self.op("Exp", self.op("Sub", scores, log))
+        values, bias = self.values(attention)
+        mean = self.linear(
+            self.reshape(self.op("MatMul", weights, memory), -1, self.heads * self.dim),
+            f"{attention}.value",
+            values,
+            bias,
+        )
+        mean = self.op("Mul", mean, has)
+        return (
+            mean,
+            self.op("Squeeze", log, self.ints(2)),
+            self.feed_forward(state, self.named_linear(mean, f"{attention}.out"), layer),
+        )
+
+    def one_more_key(self, key: str, same: str, value: str, states: str, mean: str, log: str) -> tuple[str, str]:
+        """Cross rows' mean [B, L, d] and log denominator [B, h, L] after one more key with `value` [B, d].
+
+        The key is given as `key` [B, h d] and `same` [B, h], in the space of the rows' states [B, L, d].
+        """
+        score = self.op("Add", self.dot(self.per_head(key), states), self.op("Unsqueeze", same, self.ints(2)))
+        difference = self.op("Sub", score, log)
+        rest = self.op("Softplus", self.op("Neg", self.op("Abs", difference)))
+        new_log = self.op("Add", self.op("Max", score, log), rest)
+        weight = self.op("Transpose", self.op("Sigmoid", difference), perm=[0, 2, 1])  # [B, L, h]
+        weight = self.op("Unsqueeze", weight, self.ints(3))
+        by_head = self.op("Reshape", mean, self.ints(0, 0, self.heads, self.head_dim))
+        move = self.op("Sub", self.reshape(value, -1, 1, self.heads, self.head_dim), by_head)
+        moved = self.op("Add", by_head, self.op("Mul", weight, move))
+        return self.op("Reshape", moved, self.ints(0, 0, self.dim)), new_log
+
+    def cross_rows(self, states: str, mean: str, rows: str, places: str, layer: str) -> tuple[str, str, str]:
+        """Cross outputs of all rows: those that are there [N, d] with their states, and padded [B, L, d]."""
+        there = self.op("Gather", self.reshape(states, -1, self.dim), rows)
+        attended = self.named_linear(
+            self.op("Gather", self.reshape(mean, -1, self.dim), rows), f"{layer}.attention.out"
+        )
+        crossed = self.feed_forward(there, attended, layer)
+        padded = self.op("Reshape", self.op("Gather", crossed, places), self.op("Shape", states))
+        return there, crossed, padded
+
+    # --- preferences --------------------------------------------------------------------------------------------------
+
+    def logits(self, state: str, cross: str) -> str:
+        """The pooling's scores of fused video states, [N, 1]."""
+        up, up_bias = self.w["pooling.up.weight"].T, self.w["pooling.up.bias"]
+        fusion, fusion_bias = self.w["video_fusion.weight"].T, self.w["video_fusion.bias"]
+        both = self.op("Concat", state, cross, axis=-1)
+        y = self.linear(both, "pooling.fused", fusion @ up, fusion_bias @ up + up_bias)
+        return self.named_linear(self.op("Gelu", self.norm(y, "pooling.norm")), "pooling.score")
+
+    def video_preference(self, pooled: str, has: str | None, total: str, share: str) -> str:
+        """pooled [B, 2 d]: states' and cross rows' means under the pooling's softmax; total [B, d] of contents times
+        share [B, 1]: their mean."""
+        fused = self.named_linear(pooled, "video_fusion")
+        if has is not None:
+            fused = self.op("Mul", fused, has)
+        profile = self.op("Mul", self.op("Mul", total, share), self.parameter("video_profile"))
+        return self.unit(self.op("Sum", self.parameter("video_prior"), fused, profile))
+
+    def pool(self, states: str, crosses: str, logits: str, mask: str) -> tuple[str, str]:
+        """logits [B, 1, L] unmasked, states and crosses [B, L, d]: pooled [B, 2 d], log denominator [B, 1]."""
+        masked = self.op("Add", logits, mask)
+        log = self.op("ReduceLogSumExp", masked, self.ints(-1), keepdims=1)
+        weights = self.op("Exp", self.op("Sub", masked, log))
+        means = [self.op("MatMul", weights, part) for part in (states, crosses)]  # [B, 1, d]
+        return self.reshape(self.op("Concat", *means, axis=-1), -1, 2 * self.dim), self.reshape(log, -1, 1)
+
+    def comment_preference(
+        self, query: str, parts: Sequence[tuple[str, ...]], has: str | None, total: str, share: str
+    ) -> str:
+        """The preference [B, d] for the video that `query` [B, d] stands for.
+
+        parts: states [B, L, d], cross rows and, unless all are there, mask of comment records.
+        total: [B, d] of their texts, which times `share` is their mean.
+        """
+        attention, d = "comment_attention", self.dim
+        fusion, fusion_bias = self.w["comment_fusion.weight"], self.w["comment_fusion.bias"]
+        matrix, offset, _, _ = self.through_keys(attention)
+        by_head = matrix.reshape(d, self.heads, d), offset.reshape(self.heads, d)
+        on_state, on_cross = ([part @ half for part in by_head] for half in (fusion[:, :d], fusion[:, d:]))
+        absorbed = self.linear(
+            query,
+            f"{attention}.absorbed",
+            np.concatenate([on_state[0].reshape(d, -1), on_cross[0].reshape(d, -1)], 1),
+            np.concatenate([on_state[1].ravel(), on_cross[1].ravel()]),
+        )
+        for_states, for_crosses = map(self.per_head, self.split(absorbed, [self.heads * d] * 2))
+        scores = []
+        for states, crosses, *mask in parts:
+            score = self.op("Add", self.dot(for_states, states), self.dot(for_crosses, crosses))
+            scores.append(self.op("Add", score, *mask) if mask else score)
+        weights = [self.op("Softmax", scores[0], axis=-1)]
+        if len(parts) == 2:  # the second is one record
+            weights = []
+            both = self.op("Softmax", self.op("Concat", *scores, axis=-1), axis=-1)
+            for begin, end in ((0, -1), (-1, _END)):
+                weights.append(self.op("Slice", both, self.ints(begin), self.ints(end), self.ints(-1)))
+        means = []
+        for which in (0, 1):
+            terms = [self.op("MatMul", weight, part[which]) for weight, part in zip(weights, parts, strict=True)]
+            means.append(terms[0] if len(terms) == 1 else self.op("Add", *terms))
+        values, value_bias = self.values(attention)
+        out, out_bias = self.w[f"{attention}.out.weight"].T, self.w[f"{attention}.out.bias"]
+        through = (values @ out).reshape(self.heads, d, d)  # from a fused mean per head
+        from_state, from_cross = ((half.T @ through).reshape(-1, d) for half in (fusion[:, :d], fusion[:, d:]))
+        attended = self.linear(
+            self.reshape(self.op("Concat", *means, axis=-1), -1, self.heads * 2 * d),
+            f"{attention}.through",
+            # per head: the state's mean, then the cross row's
+            np.stack([from_state.reshape(self.heads, d, d), from_cross.reshape(self.heads, d, d)], 1).reshape(-1, d),
+            np.tile(fusion_bias, self.heads) @ (values @ out) + value_bias @ out,
+        )
+        if has is not None:
+            attended = self.op("Mul", attended, has)
+        attended = self.op("Add", attended, self.constant(f"{attention}.out_bias", out_bias))
+        preference = self.norm(self.op("Add", query, attended), "comment_norm")
+        profile = self.op("Mul", self.op("Mul", total, share), self.parameter("comment_profile"))
+        return self.unit(self.op("Add", preference, profile))
