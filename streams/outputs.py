@@ -12,8 +12,8 @@ from streams.outbox import Headers
 from streams.recommendations import Kind
 
 
-def request_of(state: UserState, user_id: str) -> Request:
-    """The scorer's view of a user's state."""
+def request_of(state: UserState, user_id: str | None = None) -> Request:
+    """The scorer's view of a user's state; with the id, what was computed of the user is kept."""
     return Request(
         videos=state.video.videos,
         comment_videos=state.comment.videos,
