@@ -19,7 +19,7 @@ from statistics import median
 import matplotlib as mpl
 import msgspec
 
-from tests.benchmarks import engine
+from tests.benchmarks import engine, incremental
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -46,6 +46,20 @@ BENCHMARKS = [
         "a stock Faust agent: one table write and one send per event",
         (engine.__doc__ or "").split("\n\n", 1)[1],
         engine.run,
+    ),
+    Benchmark(
+        "incremental-vs-full-batch-64",
+        "encoding 64 users at a time from their sessions",
+        "encoding both histories of 64 users at a time",
+        (incremental.__doc__ or "").split("\n\n", 1)[1],
+        incremental.batched,
+    ),
+    Benchmark(
+        "incremental-vs-full-batch-1",
+        "encoding one user at a time from the user's session",
+        "encoding both histories of one user at a time",
+        "The same with one user per batch, where the cost of starting a hundred and sixty small operations shows.",
+        incremental.single,
     ),
 ]
 
