@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from offline_train.batches import Gatherer, ItemTables, comment_vectors, popular_comments, preferences
+from offline_train.cooccurrence import cooccurrence_factors
 from offline_train.corpus import Corpus, Samples, Split
 from offline_train.log import INTERACTION, NEVER, VIEW
 from offline_train.negatives import CommentNegatives
@@ -25,11 +27,14 @@ from offline_train.text import TextVectors
 from offline_train.validation import Validator
 
 TASKS = ("video", "comment", "joint")
+TEXT_START = "text"
+#: lengths of the prior that are tried for the start from counts
+PRIORS = (3.0, 10.0, 30.0)
 
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """The paper's values, but for three of ours.
+    """The paper's values, but for four of ours.
 
     A batch has 256 samples and not 512: small data give few steps. An epoch, after which we validate, draws at most
     `epoch_samples`. And for part of the samples recent videos are new, as they are in serving (`cold_share`); one run
@@ -41,6 +46,7 @@ class FinetuneConfig:
     patience: int = 5  #: epochs without a better validation NDCG@5
     batch: int = 256
     learning_rate: float = 1e-3
+    id_rate: float = 0.1  #: ids that start from counts learn at this part of the rate: they know most, and forget fast
     weight_decay: float = 1e-5
     contrast: float = 0.1  #: weight of the id-text contrast
     contrast_negatives: int = 99
@@ -81,7 +87,7 @@ class Finetuned:
     config: FinetuneConfig
     curve: list[Epoch] = field(default_factory=list)
     best_epoch: int = 0
-    start: str = "text"  #: what it started from: `text`, or `popularity`
+    start: str = TEXT_START  #: what it started from: `text`, or `counts` and the prior's length
     samples_per_second: float = 0.0
 
 
@@ -125,10 +131,8 @@ def finetune(
     model.known[:, 0] = torch.from_numpy(interacted(corpus, split))
     model.to(config.device)
     validator = Validator(corpus, split, tables, config.task, config.seed)
-    start = _start(model, validator, samples)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
+    start = _start(model, validator, samples, config.seed)
+    optimizer = _optimizer(model, config, config.id_rate if start != TEXT_START else 1.0)
     losses = _Losses(corpus, split, tables, config, random)
 
     result = Finetuned(model, tables, config, start=start)
@@ -166,19 +170,38 @@ def finetune(
     return result
 
 
-def _start(model: SR, validator: Validator, samples: Samples) -> str:
-    """Let training start from popularity where that ranks the validation samples better than text alone does.
+def _optimizer(model: SR, config: FinetuneConfig, id_rate: float) -> torch.optim.Optimizer:
+    others = [parameter for parameter in model.parameters() if parameter is not model.ids.weight]
+    groups: list[dict[str, Any]] = [
+        {"params": others},
+        {"params": [model.ids.weight], "lr": config.learning_rate * id_rate},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
 
-    The softmax would find popularity by itself, but on small data only after more steps than there are.
+
+def _start(model: SR, validator: Validator, samples: Samples, seed: int) -> str:
+    """Let training start from counts where that ranks the validation samples better than text alone does.
+
+    The softmax would find them by itself, but on small data only after more steps than there are.
     """
+    videos = samples.take(samples.kind == VIEW)
+    if not len(videos):
+        return TEXT_START
     plain = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    without = validator(model)
-    counts = np.bincount(samples.target_video[samples.kind == VIEW], minlength=model.config.videos)
-    model.start_from_popularity(torch.from_numpy(np.log1p(counts) / np.log1p(max(1, counts.max()))))
-    if validator(model).joint > without.joint:
-        return "popularity"
-    model.load_state_dict(plain)
-    return "text"
+    best, state, score = TEXT_START, plain, validator(model).joint
+    config, titles = model.config, validator.tables.titles
+    counts = np.bincount(videos.target_video, minlength=config.videos)
+    popularity = torch.from_numpy(np.log1p(counts) / np.log1p(counts.max()))
+    factors = cooccurrence_factors(videos.user, videos.target_video, config.videos, config.dim - 1, seed)
+    for prior in PRIORS:
+        model.load_state_dict(plain)
+        model.start_from_counts(torch.from_numpy(factors), popularity, titles, prior)
+        found = validator(model).joint
+        if found > score:
+            best, score = f"counts, prior {prior:g}", found
+            state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    model.load_state_dict(state)
+    return best
 
 
 def trainable(samples: Samples, task: str) -> Samples:

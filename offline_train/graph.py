@@ -190,13 +190,13 @@ class Graph:
 
     # --- one more position --------------------------------------------------------------------------------------------
 
-    def content(self, title: str, text: str) -> str:
-        return self.named_linear(self.op("Concat", title, text, axis=-1), "mix")
+    def content(self, id_: str, title: str, text: str) -> str:
+        return self.op("Add", id_, self.named_linear(self.op("Concat", title, text, axis=-1), "mix"))
 
-    def start(self, id_: str, content: str, at: str, side: str) -> str:
+    def start(self, content: str, at: str, side: str) -> str:
         """What goes into the first layer, [N, d]; `at` int64 [N] are positions."""
         position = self.op("Gather", self.parameter(f"{side}_history.position"), at)
-        return self.norm(self.op("Sum", id_, content, position), f"{side}_history.norm")
+        return self.norm(self.op("Add", content, position), f"{side}_history.norm")
 
     def append(self, x: str, memory: str, mask: str, layer: str) -> str:
         """One more row x [B, d] of a causal layer, after memory [B, L, d]."""

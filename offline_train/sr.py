@@ -6,9 +6,9 @@ for the video that the user is on, a comment preference; scores are cosines to c
 
 Where it departs from the paper: the video preference has a learned *prior*, the same for everybody, which is all there
 is for a user without history; and each preference has a *profile residual*, a learned multiple of the mean of the
-history's own text (without it, training has to find from nothing what an untrained cosine already knows), and A starts
-as the projection on the leading components. Dropout acts on inputs, on what each sublayer adds and in the pooling, not
-inside attention and feed-forward, where it took a third of the training time.
+history's own videos or comments (without it, training has to find from nothing what an untrained cosine already knows),
+and A starts as the projection on the leading components. Dropout acts on inputs, on what each sublayer adds and in the
+pooling, not inside attention and feed-forward, where it took a third of the training time.
 
 `SREncoder` is what serving runs: it takes vectors that are already gathered and d wide, so its ONNX graph holds no
 tables. `SR` adds what makes those vectors: the id table, its scale g, and the text map A.
@@ -26,6 +26,10 @@ from torch.nn import functional as F
 
 #: stands for minus infinity in masks: finite, so that a row without any key gives no NaN
 _MASKED = -1e9
+#: where `SR.start_from_counts` starts: the length of an id, beside titles of about 0.2 ...
+_FACTORS = 0.4
+#: ... and the cosine of the most popular video to the prior
+_POPULAR = 0.8
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ class SREncoder(nn.Module):
         self.video_fusion = nn.Linear(2 * config.dim, config.dim)
         self.comment_fusion = nn.Linear(2 * config.dim, config.dim)
         self.pooling = Pooling(config)
-        self.video_prior = nn.Parameter(torch.zeros(config.dim))
+        self.video_prior = nn.Parameter(torch.empty(config.dim))
         self.comment_attention = Attention(config)
         self.comment_norm = nn.LayerNorm(config.dim, eps=1e-8)
         learned = config.profile > 0
@@ -170,10 +174,10 @@ class SREncoder(nn.Module):
         """
         has_video = _present(video_id, video_length)  # [B, V]
         has_comment = _present(comment_id, comment_length)  # [B, C]
-        video_content = self.mix(torch.cat((video_title, video_comment), -1))  # [B, V, d]
-        comment_content = self.mix(torch.cat((comment_title, comment_text), -1))  # [B, C, d]
-        videos = self.video_history(video_id + video_content, has_video)
-        comments = self.comment_history(comment_id + comment_content, has_comment)
+        video_content = video_id + self.mix(torch.cat((video_title, video_comment), -1))  # [B, V, d]
+        comment_content = comment_id + self.mix(torch.cat((comment_title, comment_text), -1))  # [B, C, d]
+        videos = self.video_history(video_content, has_video)
+        comments = self.comment_history(comment_content, has_comment)
 
         video_cross = self.video_cross(videos, comments, has_comment.unsqueeze(1))
         comment_cross = self.comment_cross(comments, videos, has_video.unsqueeze(1))
@@ -214,15 +218,29 @@ class SR(nn.Module):
             self.encoder.comment_norm.weight.fill_(0.1)
         for history in (self.encoder.video_history, self.encoder.comment_history):
             nn.init.normal_(history.position, std=0.02)
+        # Never zero: normalising a zero vector has a gradient of 1e12 and more, which stops Adam's steps for long.
+        nn.init.normal_(self.encoder.video_prior, std=0.02)
 
     @torch.no_grad()
-    def start_from_popularity(self, popularity: Tensor) -> None:
-        """Give the ids and every user's prior one direction in common. popularity: [n_v], 0 to 1.
+    def start_from_counts(self, factors: Tensor, popularity: Tensor, titles: Tensor, prior: float) -> None:
+        """Start the ids from who watched what, and everybody's prior from what is popular.
 
-        The direction is the last axis, where text, whose strongest components come first, has least to say.
+        The prior points along the last axis, where text, whose strongest components come first, has least to say, and
+        each id brings its video's cosine to that axis to `_POPULAR` times its popularity, however long the rest of its
+        vector is. So a user of whom nothing is known gets the videos in the order of popularity.
+
+        Args:
+            factors: [n_v, d - 1], of `cooccurrence_factors`.
+            popularity: [n_v], 0 to 1.
+            titles: [n_v, d_t], t(title).
+            prior: length of the prior.
         """
-        self.ids.weight[:, -1] += 0.3 * popularity.to(self.ids.weight)
-        self.encoder.video_prior[-1] = 3.0
+        self.ids.weight[:, :-1] += _FACTORS * factors.to(self.ids.weight)
+        vectors = self.id_vectors() + self.text(titles)
+        cosine = _POPULAR * popularity.to(vectors)
+        others = vectors[:, :-1].norm(dim=-1)
+        self.ids.weight[:, -1] += cosine / (1 - cosine**2).sqrt() * others - vectors[:, -1]
+        self.encoder.video_prior[-1] = prior
 
     def id_vectors(self) -> Tensor:
         """g·id of every video, [n_v, d]."""

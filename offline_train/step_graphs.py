@@ -98,8 +98,8 @@ def _own_side(g: Graph, side: str, other: str) -> dict[str, str]:
     rows, places = g.input("rows", "N", integer=True), g.input("places", "M", integer=True)
     mask, other_mask, other_has = g.mask_input(side), g.mask_input(other), g.input(f"has_{other}", "B", 1)
     position = g.input("position", "B", integer=True)
-    content = g.content(title, text)
-    x = g.start(id_, content, position, side)
+    content = g.content(id_, title, text)
+    x = g.start(content, position, side)
     for layer, memory in enumerate(memories):
         g.output(f"new_{layer}", x, "B", d)
         x = g.append(x, memory, mask, f"{side}_history.layers.{layer}")

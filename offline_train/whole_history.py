@@ -28,8 +28,8 @@ class History:
         self.causal = g.later_positions(at)  # [L, L]
         position = g.op("Mod", rows, width)
         id_, title, text = (self.there(x) for x in inputs)
-        self.content = g.content(title, text)
-        x = g.start(id_, self.content, position, name)
+        self.content = g.content(id_, title, text)
+        x = g.start(self.content, position, name)
         self.layer_inputs = []
         for layer in range(g.layers):
             self.layer_inputs.append(x)
