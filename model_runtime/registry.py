@@ -171,6 +171,27 @@ class Registry:
             raise RegistryError(str(error)) from error
         return pointer
 
+    def keep(self, name: str, data: bytes) -> None:
+        """Keep a file beside the bundles, such as `checkpoints/VERSION.pt`. Raises RegistryError."""
+        try:
+            self._store.put(name, data)
+        except OSError as error:
+            raise RegistryError(str(error)) from error
+
+    def kept(self, name: str) -> bytes:
+        """What `keep` was given.
+
+        Raises:
+            FileNotFoundError: nothing of the name was kept.
+            RegistryError: the registry does not answer.
+        """
+        try:
+            return self._store.get(name)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise RegistryError(str(error)) from error
+
     def withdraw(self, channel: str) -> None:
         """The channel serves nothing any more; nothing happens if it did not."""
         try:

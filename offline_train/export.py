@@ -56,6 +56,7 @@ def export(
     student: Distilled | None = None,
     metrics: Mapping[str, Any] | None = None,
     version: str | None = None,
+    created_ms: int | None = None,
 ) -> Bundle:
     """Write the bundle of a trained model to `directory`, which must not exist yet.
 
@@ -78,6 +79,7 @@ def export(
         encoder=encoder_onnx(finetuned.model.encoder, finetuned.model.config.dim),
         steps=steps_onnx(finetuned.model.encoder, finetuned.model.config),
         version=version,
+        created_ms=created_ms,
         sample=sample(reference, corpus, split),
         student=student.student if student else None,
         metrics={"validation": {"video_ndcg@5": best.video_ndcg5, "comment_ndcg@5": best.comment_ndcg5}}

@@ -87,7 +87,7 @@ class Finetuned:
     config: FinetuneConfig
     curve: list[Epoch] = field(default_factory=list)
     best_epoch: int = 0
-    start: str = TEXT_START  #: what it started from: `text`, or `counts` and the prior's length
+    start: str = TEXT_START  #: what it started from: `text`, `counts` and the prior's length, or `serving`: another model
     samples_per_second: float = 0.0
 
 
@@ -111,8 +111,11 @@ def finetune(
     config: FinetuneConfig | None = None,
     sr: SRConfig | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
+    initial: Callable[[SR], str] | None = None,
 ) -> Finetuned:
     """Train on `split.train`, stop and choose on `split.valid`. Deterministic for one seed and one thread count.
+
+    `initial` puts weights into the new model, and says where they are from (`offline_train.warm_start`).
 
     Raises:
         ValueError: nothing to train on for the task.
@@ -131,7 +134,7 @@ def finetune(
     model.known[:, 0] = torch.from_numpy(interacted(corpus, split))
     model.to(config.device)
     validator = Validator(corpus, split, tables, config.task, config.seed)
-    start = _start(model, validator, samples, config.seed)
+    start = _start(model, validator, samples, config.seed) if initial is None else initial(model)
     optimizer = _optimizer(model, config, config.id_rate if start != TEXT_START else 1.0)
     losses = _Losses(corpus, split, tables, config, random)
 

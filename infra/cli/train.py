@@ -107,6 +107,51 @@ def fit(
     _print(fitted, as_json)
 
 
+@command.command()
+@click.option(
+    "--config", "file", type=click.Path(dir_okay=False, path_type=Path), required=True, help="As infra/refresh.yaml."
+)
+@click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Override a value: train.epochs=10.")
+@click.option("--every", metavar="TIME", help="Again and again: 6h, 30m. Without it: once.")
+@click.option("--bootstrap-servers", envvar="LSVCR_BOOTSTRAP_SERVERS", default="localhost:9092", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print how each refresh ended as one JSON object a line.")
+def refresh(file: Path, overrides: tuple[str, ...], every: str | None, bootstrap_servers: str, as_json: bool) -> None:
+    """Train on the archive from the serving model, and let the result serve if it is no worse.
+
+    Nothing is published otherwise, and the report says why. A refresh that was killed goes on when it is started again.
+    """
+    from infra.refreshing import again_and_again, once, seconds_of
+    from offline_train.refresh_config import RefreshError, load_config
+
+    try:
+        config = load_config(file, overrides)
+        period = None if every is None else seconds_of(every)
+    except RefreshError as error:
+        raise click.UsageError(str(error)) from None
+
+    def run() -> None:
+        with _bar(config.finetuning().epochs) as (stage, progress):
+            done = once(config, bootstrap_servers, stage, progress)
+        if as_json:
+            import json
+            from dataclasses import asdict
+
+            click.echo(json.dumps(asdict(done), default=str))
+        else:
+            click.echo(f"{done.outcome:<11} {done.version or ''}\nwhy         {done.why}")
+            for name in ("report", "curves"):
+                if getattr(done, name) is not None:
+                    click.echo(f"{name:<11} {getattr(done, name)}")
+
+    if period is not None:
+        again_and_again(run, period)
+        return
+    try:
+        run()
+    except RefreshError as error:
+        raise click.ClickException(str(error)) from None
+
+
 @contextmanager
 def _bar(epochs: int) -> Iterator[tuple[Callable[[str], None], Callable[[Point], None]]]:
     """A progress bar on standard error: what is being done; in training epoch, loss, rate and time left at most."""

@@ -1,0 +1,84 @@
+"""Stage 2 from the serving model: its weights, its id embeddings by video, and text vectors in its own axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from offline_train.log import Log
+from offline_train.reference import Reference
+from offline_train.sr import SR, SRConfig
+from offline_train.text import TextVectors
+
+#: tables with a row per video
+_IDS, _KNOWN = "ids.weight", "known"
+#: fewer texts in common than this many times their width say too little about how two spaces lie to each other
+_TEXTS_PER_AXIS = 1.0
+
+
+class ColdError(ValueError):
+    """The serving model can't be started from; the message says why. Training starts from scratch then."""
+
+
+def config_for(serving: Reference, log: Log, texts: TextVectors, window: int) -> SRConfig:
+    """The serving model's shape for the log's videos.
+
+    Raises:
+        ColdError: it does not fit the text vectors or the histories.
+    """
+    config = serving.model.config
+    if config.text_dim != texts.video.shape[1]:
+        raise ColdError(f"its text vectors have {config.text_dim} numbers, these have {texts.video.shape[1]}")
+    if config.window != window:
+        raise ColdError(f"its histories have {config.window} places, these have {window}")
+    return replace(config, videos=len(log.video_ids))
+
+
+def aligned(texts: TextVectors, log: Log, serving: Reference) -> TextVectors:
+    """The text vectors, turned so that texts known to the serving model lie where they lay for it.
+
+    Vectors that are fitted to each log (`svd`) have axes of their own each time, and weights trained on others would
+    be lost on them. The turn is the best orthogonal one over the texts in common (Procrustes; Schönemann, 1966): it
+    changes no angle between texts. For vectors that were the same before it is the identity.
+
+    Raises:
+        ColdError: too few texts in common.
+    """
+    new, old = [], []
+    for vectors, index, names, before in (
+        (texts.video, log.video_index, serving.video_ids, serving.tables.titles),
+        (texts.comment, log.comment_index, serving.comment_ids, serving.tables.comments),
+    ):
+        at = np.array([index.get(name, -1) for name in names], np.int64)
+        new.append(vectors[at[at >= 0]])
+        old.append(before.cpu().numpy()[: len(names)][at >= 0])
+    here, there = np.concatenate(new).astype(np.float64), np.concatenate(old).astype(np.float64)
+    known = (np.abs(here).sum(1) > 0) & (np.abs(there).sum(1) > 0)
+    axes = int(max(np.count_nonzero(np.abs(here).sum(0)), np.count_nonzero(np.abs(there).sum(0))))
+    if known.sum() < max(1.0, _TEXTS_PER_AXIS * axes):
+        raise ColdError(f"only {int(known.sum())} texts in common, which can't tell how {axes} axes lie")
+    u, _, v = np.linalg.svd(here[known].T @ there[known])
+    turn = (u @ v).astype(np.float32)
+    return TextVectors(texts.video @ turn, texts.comment @ turn, texts.method)
+
+
+def weights_of(serving: Reference, video_ids: Sequence[str]) -> Callable[[SR], str]:
+    """What `finetune` calls to start a model: the serving model's weights, ids by video; what is new stays as it is."""
+
+    def start(model: SR) -> str:
+        old, new = serving.model.state_dict(), model.state_dict()
+        place = {name: i for i, name in enumerate(serving.video_ids)}
+        at = torch.tensor([place.get(name, -1) for name in video_ids])
+        learned = (at >= 0) & (old[_KNOWN][at.clamp(min=0), 0] > 0)
+        for name, value in new.items():
+            if name == _IDS:
+                value[learned] = old[_IDS][at[learned]].to(value)
+            elif name != _KNOWN and name in old and old[name].shape == value.shape:
+                value.copy_(old[name])
+        model.load_state_dict(new)
+        return "serving"
+
+    return start
