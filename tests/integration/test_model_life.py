@@ -57,6 +57,10 @@ def test_a_release_takes_over_and_recent_users_get_new_lists(
     # Nothing happens to them, and still all of them get the new model's lists.
     until(lambda: set(versions_of_users(fresh_topics).values()) == {"b1"}, 20, "new lists")
     assert worker.metric("lsvcr_background_users_total") == len({event.user_id for event in log})
+    options = ("--registry", registry.root, "--bootstrap-servers", fresh_topics, "--users", "40", "--json")
+    differ = json.loads(lsvcr("models", "diff", "a1", "stable", *options))  # on the users whom the worker knows
+    assert differ["videos"]["users"] == 40
+    assert 0 < differ["videos"]["overlap"] < 1
     until(lambda: worker.metric("lsvcr_redis_up") == 1, 10, "Redis")
     check_states(fresh_topics, log, CONFIG)
     check_triggers(fresh_topics, log)
