@@ -221,6 +221,16 @@ class Registry:
         except OSError as error:
             raise RegistryError(str(error)) from error
 
+    def serves(self, name: str) -> str | None:
+        """As `channel`, but None if it serves nothing. Raises RegistryError: the registry does not answer."""
+        try:
+            self._store.get(_pointer_file(name))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise RegistryError(str(error)) from error
+        return self.channel(name)
+
     def channels(self) -> list[str]:
         """The channels that serve something."""
         try:

@@ -4,7 +4,7 @@
     log        archive ► log ► histories ► split: the newest part to measure on, the part before it to choose on
     stage 1    the language model is aligned anew if it is due, else its last result is used again (if configured)
     text       text vectors of every title and comment
-    train      stage 2, from the serving model's weights where they fit
+    train      stage 2, from the serving model's weights where they fit; then the student text encoder
     bundle     what would be deployed
     measure    the bundle and the serving one, on the same held-out period
     gate       no worse on any task, within a margin; else nothing is published, and the report says why
@@ -29,18 +29,20 @@ from model_runtime.bundle import Bundle
 from model_runtime.manifest import BundleError
 from model_runtime.registry import Registry, RegistryError
 from model_runtime.scorer import Scorer
+from model_runtime.text import Student
 from offline_train.archived import StoreError
 from offline_train.corpus import Corpus, Split, choose_seen, temporal_split
 from offline_train.curves import draw_curves
 from offline_train.deployed import BundleScorer, check_horizon, history_config
+from offline_train.distill import Distilled
 from offline_train.evaluation import Result, evaluate
-from offline_train.export import export, with_metrics
+from offline_train.export import arrays, export, train_student, with_metrics
 from offline_train.finetuning import Epoch, Finetuned, Progress, finetune
 from offline_train.gate import CANDIDATE, SERVING, Decision, judge
 from offline_train.log import Log
 from offline_train.reference import CheckpointError, Reference
 from offline_train.refresh_config import RefreshConfig, RefreshError
-from offline_train.refresh_plan import Plan, done, note_release, plan_of, remember, serving_version, was_released
+from offline_train.refresh_plan import Plan, done, note_release, plan_of, remember, was_released
 from offline_train.refresh_report import report_of
 from offline_train.refresh_texts import Stage1, texts_of
 from offline_train.stages import Work
@@ -137,8 +139,9 @@ def _refresh(
     results: list[Result] = []
     bundle: Bundle | None = None
     try:
-        stage("exporting")
-        bundle = _bundle(work, plan, finetuned, corpus, split, texts)
+        stage("distilling the student text encoder, exporting")
+        student = _student(config, work, finetuned, corpus, split)
+        bundle = _bundle(work, plan, finetuned, corpus, split, texts, student)
         stage(f"measuring on {len(split.test):,} targets")
         results = _measure(config, events, corpus, split, bundle, serving, finetuned.config.threads)
         decision = judge(results, config.gate)
@@ -154,7 +157,7 @@ def _refresh(
         stage(f"publishing {plan.version}")
         _publish(registry, work, bundle, decision)
         if not was_released(work):
-            if (now := serving_version(config, registry)) not in (plan.serving, plan.version):
+            if (now := registry.serves(config.channel)) not in (plan.serving, plan.version):
                 raise RefreshError(
                     f"{now} began to serve meanwhile, and {plan.serving} is what was compared; start again"
                 )
@@ -226,9 +229,36 @@ def _train(
     return Finetuned(reference.model, reference.tables, settings, curve, **about)
 
 
-def _bundle(work: Work, plan: Plan, finetuned: Finetuned, corpus: Corpus, split: Split, texts: TextVectors) -> Bundle:
+def _student(config: RefreshConfig, work: Work, finetuned: Finetuned, corpus: Corpus, split: Split) -> Distilled | None:
+    """What gives vectors to titles and comments that come later."""
+    settings = config.distilling()
+    if settings is None:
+        return None
+
     def make(folder: Path) -> None:
-        export(finetuned, corpus, split, texts, folder / "bundle", version=plan.version, created_ms=plan.created_ms)
+        distilled = train_student(arrays(finetuned, corpus), corpus, split, settings)
+        (folder / "student.npz").write_bytes(distilled.student.to_bytes())
+        # Not how long it took: the same refresh makes the same bundle.
+        metrics = {name: value for name, value in distilled.metrics.items() if name != "seconds"}
+        (folder / "metrics.json").write_bytes(msgspec.json.encode(metrics))
+
+    folder = work.stage("student", make)
+    student = Student.load(folder / "student.npz", finetuned.model.config.dim)
+    return Distilled(student, msgspec.json.decode((folder / "metrics.json").read_bytes()))
+
+
+def _bundle(
+    work: Work,
+    plan: Plan,
+    finetuned: Finetuned,
+    corpus: Corpus,
+    split: Split,
+    texts: TextVectors,
+    student: Distilled | None,
+) -> Bundle:
+    def make(folder: Path) -> None:
+        parts = finetuned, corpus, split, texts, folder / "bundle"
+        export(*parts, student=student, version=plan.version, created_ms=plan.created_ms)
 
     return Bundle.open(work.stage("bundle", make) / "bundle")
 

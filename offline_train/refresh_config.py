@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct, field
 
+from offline_train.distill import DistillConfig
 from offline_train.finetuning import FinetuneConfig
 
+T = TypeVar("T")
 Share = Annotated[float, Meta(gt=0, lt=1)]
 Count = Annotated[int, Meta(ge=0)]
 
@@ -50,7 +53,10 @@ class GateConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RefreshConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Paths and addresses are as the command sees them. `train` overrides fields of `FinetuneConfig`."""
+    """Paths and addresses are as the command sees them.
+
+    `train` overrides fields of `FinetuneConfig`, `student` of `DistillConfig` (None: no student is distilled).
+    """
 
     archive: str = "archive"
     registry: str = "registry"
@@ -62,15 +68,20 @@ class RefreshConfig(Struct, frozen=True, forbid_unknown_fields=True):
     warm_start: bool = True
     split: SplitConfig = SplitConfig()
     train: dict[str, Any] = field(default_factory=dict)
+    student: dict[str, Any] | None = field(default_factory=dict)
     stage1: Stage1Config | None = None
     gate: GateConfig = GateConfig()
 
     def finetuning(self) -> FinetuneConfig:
         """The configuration of stage 2. Raises RefreshError."""
-        try:
-            return msgspec.convert(self.train, FinetuneConfig, strict=True)
-        except (msgspec.ValidationError, ValueError, TypeError) as error:
-            raise RefreshError(f"train: {error}") from None
+        return _fields("train", self.train, FinetuneConfig)
+
+    def distilling(self) -> DistillConfig | None:
+        """The configuration of the student; None: there is to be none. Raises RefreshError."""
+        if self.student is None:
+            return None
+        settings = self.finetuning()
+        return _fields("student", {"seed": settings.seed, "threads": settings.threads} | self.student, DistillConfig)
 
     def digest(self) -> str:
         """Tells two configurations apart."""
@@ -104,8 +115,16 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RefreshConfig:
         config = msgspec.convert(found, RefreshConfig)
     except msgspec.ValidationError as error:
         raise RefreshError(f"{path}: {error}") from None
-    known = set(FinetuneConfig.__dataclass_fields__)
-    if unknown := sorted(config.train.keys() - known):
-        raise RefreshError(f"{path}: train: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     config.finetuning()
+    config.distilling()
     return config
+
+
+def _fields(name: str, given: dict[str, Any], type_: type[T]) -> T:
+    known = {field.name for field in fields(type_)}  # type: ignore[arg-type]
+    if unknown := sorted(given.keys() - known):
+        raise RefreshError(f"{name}: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    try:
+        return msgspec.convert(given, type_, strict=True)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise RefreshError(f"{name}: {error}") from None

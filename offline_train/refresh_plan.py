@@ -45,7 +45,7 @@ class Plan(Struct, frozen=True):
 def plan_of(config: RefreshConfig, work: Work, registry: Registry) -> Plan:
     """The plan of the run that was under way if it is still about the same, else a new one."""
     work.sweep()
-    serving = serving_version(config, registry)
+    serving = registry.serves(config.channel)
     file = work.current / "run.json"
     if file.exists():
         try:
@@ -70,11 +70,6 @@ def plan_of(config: RefreshConfig, work: Work, registry: Registry) -> Plan:
     plan = Plan(uuid.uuid4().hex, now_ms, config.digest(), until, since, serving)
     work.note("run.json", msgspec.json.encode(plan))
     return plan
-
-
-def serving_version(config: RefreshConfig, registry: Registry) -> str | None:
-    """What the channel serves now. Raises RegistryError."""
-    return registry.channel(config.channel) if config.channel in registry.channels() else None
 
 
 def was_released(work: Work) -> bool:

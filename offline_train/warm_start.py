@@ -15,8 +15,8 @@ from offline_train.text import TextVectors
 
 #: tables with a row per video
 _IDS, _KNOWN = "ids.weight", "known"
-#: fewer texts in common than this many times their width say too little about how two spaces lie to each other
-_TEXTS_PER_AXIS = 1.0
+#: fewer texts in common than this say too little about how two spaces lie to each other
+_FEWEST_TEXTS = 50
 
 
 class ColdError(ValueError):
@@ -57,9 +57,8 @@ def aligned(texts: TextVectors, log: Log, serving: Reference) -> TextVectors:
         old.append(before.cpu().numpy()[: len(names)][at >= 0])
     here, there = np.concatenate(new).astype(np.float64), np.concatenate(old).astype(np.float64)
     known = (np.abs(here).sum(1) > 0) & (np.abs(there).sum(1) > 0)
-    axes = int(max(np.count_nonzero(np.abs(here).sum(0)), np.count_nonzero(np.abs(there).sum(0))))
-    if known.sum() < max(1.0, _TEXTS_PER_AXIS * axes):
-        raise ColdError(f"only {int(known.sum())} texts in common, which can't tell how {axes} axes lie")
+    if known.sum() < _FEWEST_TEXTS:
+        raise ColdError(f"only {int(known.sum())} texts in common, too few to tell how the axes lie")
     u, _, v = np.linalg.svd(here[known].T @ there[known])
     turn = (u @ v).astype(np.float32)
     return TextVectors(texts.video @ turn, texts.comment @ turn, texts.method)
