@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,12 +12,17 @@ from offline_train.finetuning import Finetuned, finetune
 
 
 def spoilt_training(*arguments: Any, **options: Any) -> Finetuned:
-    """Training, and then the text map as noise: every score is a number, and none of them says anything."""
+    """Training, and then everything that is known of an item goes to another: scores are numbers that say nothing.
+
+    (Noise for the text map would not do: a random projection keeps texts that are alike alike.)
+    """
     done = finetune(*arguments, **options)
     torch.manual_seed(1)
+    titles, comments = done.tables.titles, done.tables.comments
+    shuffled = torch.cat((comments[:-1][torch.randperm(len(comments) - 1)], comments[-1:]))
+    done.tables = replace(done.tables, titles=titles[torch.randperm(len(titles))], comments=shuffled)
     with torch.no_grad():
-        torch.nn.init.normal_(done.model.text.weight)
-        torch.nn.init.normal_(done.model.ids.weight)
+        done.model.ids.weight.copy_(done.model.ids.weight[torch.randperm(len(titles))])
     return done
 
 
