@@ -87,7 +87,9 @@ class Finetuned:
     config: FinetuneConfig
     curve: list[Epoch] = field(default_factory=list)
     best_epoch: int = 0
-    start: str = TEXT_START  #: what it started from: `text`, `counts` and the prior's length, or `serving`: another model
+    start: str = (
+        TEXT_START  #: what it started from: `text`, `counts` and the prior's length, or `serving`: another model
+    )
     samples_per_second: float = 0.0
 
 
