@@ -2,7 +2,7 @@
 
 `bundle.json` describes it, `encoder.onnx` turns histories into preferences, `.npy` tables hold the vectors
 (memory-mapped, so the processes of a machine share them), `.json` lists hold the ids in the order of the tables. A
-`student.npz`, where there is one, gives vectors to texts that come later.
+`student.npz`, where there is one, gives vectors to texts that come later; a `live.npz` adds live signals to scores.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from model_runtime.checks import check_finite, check_normalised
 from model_runtime.files import appearing_folder, sha256_of, write_synced
+from model_runtime.live_section import LiveSection
 from model_runtime.manifest import (
     FORMAT_VERSION,
     MANIFEST,
@@ -41,6 +42,7 @@ ENCODER = "encoder.onnx"
 STEPS = ("fill", "video_step", "comment_step", "query")
 SAMPLE = "sample.json"
 STUDENT = "student.npz"
+LIVE = "live.npz"
 #: float32 tables, one row of `dim` numbers per video, and per comment
 VIDEO_TABLES = ("video_id_vectors", "video_title_vectors", "video_comment_vectors", "video_vectors")
 COMMENT_TABLE = "comment_vectors"
@@ -98,6 +100,7 @@ class Bundle:
     student: Student | None = None  #: None: what training did not know has no vectors
     video_text_digests: NDArray[np.uint32] | None = None  # [n_v], tell a title that is not the one trained with
     comment_text_digests: NDArray[np.uint32] | None = None  # [n_c]
+    live: LiveSection | None = None  #: None: scores are the SR's alone
 
     @property
     def version(self) -> str:
@@ -162,6 +165,7 @@ class Bundle:
             comment_video=comment_video,
             sample=_decode(path / SAMPLE, list[Sample]) if SAMPLE in manifest.files else [],
             student=Student.load(path / STUDENT, dim) if STUDENT in manifest.files else None,
+            live=LiveSection.load(path / LIVE, {"video": n_v, "comment": n_c}) if LIVE in manifest.files else None,
             **tables,
             **{
                 name: _load(path, name, (count,), np.uint32)
@@ -183,6 +187,7 @@ def write_bundle(
     version: str | None = None,
     sample: Sequence[Sample] | Sequence[Mapping[str, Any]] | None = None,
     student: Student | None = None,
+    live: LiveSection | None = None,
     metrics: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     created_ms: int | None = None,
@@ -221,6 +226,8 @@ def write_bundle(
                 put(SAMPLE, msgspec.json.encode(list(sample)))
             if student is not None:
                 put(STUDENT, student.to_bytes())
+            if live is not None:
+                put(LIVE, live.to_bytes())
             manifest = Manifest(
                 format_version=FORMAT_VERSION,
                 version=derive_version(created_ms, files) if version is None else check_version(version),

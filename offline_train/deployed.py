@@ -21,6 +21,8 @@ from offline_train.protocols import Queries
 from streams.history import HistoryConfig
 
 NAME = "LSVCR"
+#: the same with live signals (`offline_train.live_scorer`)
+LIVE_NAME = f"{NAME}+live"
 #: users encoded together: enough for the matrix products, few enough that padding stays cheap
 _CHUNK = 64
 

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from model_runtime.bundle import ID_LISTS, STEPS, Bundle, Sample, SampleRequest, Scored, write_bundle
 from model_runtime.ids import text_digest
+from model_runtime.live_section import LiveSection
 from offline_train.batches import comment_vectors
 from offline_train.corpus import Corpus, Split
 from offline_train.distill import DistillConfig, Distilled, distill
@@ -98,10 +99,12 @@ def export(
     )
 
 
-def with_metrics(bundle: Bundle, directory: str | Path, metrics: Mapping[str, Any]) -> Bundle:
-    """The same bundle, of the same version, in another folder and with more metrics.
+def with_metrics(
+    bundle: Bundle, directory: str | Path, metrics: Mapping[str, Any], live: LiveSection | None = None
+) -> Bundle:
+    """The same bundle, of the same version, in another folder, with more metrics and, if given, with live signals.
 
-    Metrics of the deployed form can be known only once there is a bundle to measure.
+    Metrics of the deployed form can be known, and `f` be trained, only once there is a bundle to measure.
     """
     manifest = bundle.manifest
     return write_bundle(
@@ -115,6 +118,7 @@ def with_metrics(bundle: Bundle, directory: str | Path, metrics: Mapping[str, An
         version=bundle.version,
         sample=bundle.sample,
         student=bundle.student,
+        live=live or bundle.live,
         metrics=manifest.metrics | dict(metrics),
         training=manifest.training,
         created_ms=manifest.created_ms,

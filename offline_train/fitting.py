@@ -24,6 +24,8 @@ from offline_train.distill import DistillConfig
 from offline_train.evaluation import evaluate, training_events
 from offline_train.export import arrays, export, train_student, with_metrics
 from offline_train.finetuning import FinetuneConfig, Finetuned, Progress, finetune
+from offline_train.live_fitting import Choice, live_section
+from offline_train.live_scorer import live_scorers
 from offline_train.log import Log
 from offline_train.reference import Reference
 from offline_train.text import text_vectors
@@ -59,6 +61,7 @@ def fit(
     channel: str | None = "stable",
     test: bool = True,
     student: bool = True,
+    live: bool = True,
     stage: Callable[[str], None] = lambda what: None,
     progress: Callable[[Progress], None] = lambda point: None,
 ) -> Fitted:
@@ -71,6 +74,7 @@ def fit(
         channel: what to promote the new version on; None publishes only.
         test: rank the test part with the bundle and every baseline.
         student: distil an encoder for titles and comments that come later; without one they can't be recommended.
+        live: train `f`, what is added to scores by live signals (temporal split only: it learns from the newest part).
         stage: told what is being done, for people.
         progress: told after every batch.
 
@@ -100,6 +104,11 @@ def fit(
     with tempfile.TemporaryDirectory(prefix=".fit-", dir=registry_dir) as scratch:
         stage("exporting")
         bundle = export(finetuned, corpus, split, texts, Path(scratch) / "bundle", student=distilled)
+        choices: list[Choice] = []
+        if live and split.name == "temporal":
+            stage("training live signals on the validation part")
+            section, choices = live_section(_srs(bundle, log, corpus, config), log, corpus, split, report=stage)
+            bundle = with_metrics(bundle, Path(scratch) / "live", {}, section)
         results: list[dict[str, Any]] = []
         if test:
             stage(f"ranking {len(split.test):,} test targets with the model and the baselines")
@@ -121,19 +130,30 @@ def fit(
         samples_per_second=finetuned.samples_per_second,
         metrics=metrics,
     )
-    fitted.report.write_bytes(msgspec.json.format(msgspec.json.encode(_report(fitted, finetuned, corpus, results))))
+    fitted.report.write_bytes(
+        msgspec.json.format(msgspec.json.encode(_report(fitted, finetuned, corpus, results, choices)))
+    )
     return fitted
 
 
 def _test(log: Log, corpus: Corpus, split: Split, bundle: Bundle, config: FinetuneConfig) -> list[dict[str, Any]]:
-    tasks = ("video", "comment") if config.task == "joint" else (config.task,)
+    tasks = _tasks(config)
     training = training_events(log, corpus, split)
     scorers: list[Scorer] = []
     for task in tasks:
         scorers += baselines(task, log, corpus, training, config.seed)
-        scorers.append(BundleScorer(bundle, log, corpus, task, threads=config.threads))
+    srs = _srs(bundle, log, corpus, config)
+    scorers += [*srs, *live_scorers(srs, bundle.live, log, corpus, training)]
     fields = ("task", "protocol", "split", "model", "values", "counts", "candidates", "note")
     return [{name: getattr(result, name) for name in fields} for result in evaluate(log, corpus, split, scorers)]
+
+
+def _tasks(config: FinetuneConfig) -> tuple[str, ...]:
+    return ("video", "comment") if config.task == "joint" else (config.task,)
+
+
+def _srs(bundle: Bundle, log: Log, corpus: Corpus, config: FinetuneConfig) -> list[BundleScorer]:
+    return [BundleScorer(bundle, log, corpus, task, threads=config.threads) for task in _tasks(config)]
 
 
 def _headlines(results: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
@@ -145,7 +165,9 @@ def _headlines(results: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     return table
 
 
-def _report(fitted: Fitted, finetuned: Finetuned, corpus: Corpus, results: list[dict[str, Any]]) -> dict[str, Any]:
+def _report(
+    fitted: Fitted, finetuned: Finetuned, corpus: Corpus, results: list[dict[str, Any]], choices: list[Choice]
+) -> dict[str, Any]:
     log = corpus.log
     return {
         **{name: str(value) if isinstance(value, Path) else value for name, value in asdict(fitted).items()},
@@ -160,5 +182,6 @@ def _report(fitted: Fitted, finetuned: Finetuned, corpus: Corpus, results: list[
         "model": asdict(finetuned.model.config),
         "history": msgspec.structs.asdict(corpus.config),
         "curve": [asdict(point) for point in finetuned.curve],
+        "live": {choice.task: choice.chosen_by for choice in choices},
         "results": results,
     }

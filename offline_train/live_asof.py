@@ -99,13 +99,11 @@ class AsOf:
         self._rows = np.flatnonzero(log.engaged & (log.kind == (VIEW if video else INTERACTION)))
         self._items = (log.video if video else log.comment)[self._rows]
         self._since = log.first_seen_video if video else log.first_seen_comment
-        size = len(log.video_ids) if video else len(log.comment_ids)
-        counted = training[self._rows]
-        self._base = np.bincount(self._items[counted], minlength=size)
-        self._vectors = unit(sr.title_vectors() if video else sr.comment_vectors())  # [size, d]
+        self._base = engagements(log, self.task, training)
+        self._vectors = unit(sr.title_vectors() if video else sr.comment_vectors())  # [items, d]
         self._known = sr.known_videos() if video else None
         self._protocols = Protocols(log)
-        self._counts = DecayedCounts(half_lives_ms, size)
+        self._counts = DecayedCounts(half_lives_ms, len(self._base))
         self._upto = 0
 
     def __call__(self, queries: Queries) -> Iterator[Asked]:
@@ -185,6 +183,13 @@ class AsOf:
         if self.time:
             columns |= item_columns(self._counts.at(now_ms, at), since, self._base[at], now_ms, self.half_lives_ms)
         return Asked(i, places, stacked(self.names, columns), sr)
+
+
+def engagements(log: Log, task: str, within: NDArray[np.bool_]) -> Ints:
+    """How often each video (or comment) was engaged with in the events `within`, [items]."""
+    rows = np.flatnonzero(log.engaged & within & (log.kind == (VIEW if task == "video" else INTERACTION)))
+    items, size = (log.video, len(log.video_ids)) if task == "video" else (log.comment, len(log.comment_ids))
+    return np.bincount(items[rows], minlength=size).astype(np.int64)
 
 
 def _mean_similarity(vectors: Floats, profile: Floats) -> Floats:

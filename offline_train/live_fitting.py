@@ -19,9 +19,10 @@ from torch.nn import functional as F
 
 from model_runtime.blend import Blend, Blender
 from model_runtime.live_features import DAY_MS, USER_FEATURES
+from model_runtime.live_section import LiveItems, LiveSection, LiveTask
 from offline_train.corpus import Corpus, Split
 from offline_train.evaluation import KIND, targets_are_new, training_events
-from offline_train.live_asof import SR, AsOf
+from offline_train.live_asof import SR, AsOf, engagements
 from offline_train.log import Log
 from offline_train.protocols import Protocols
 
@@ -59,9 +60,7 @@ class Choice:
     """What was chosen for a task, and what it reached on the samples that chose (NDCG@10), beside the SR alone."""
 
     task: str
-    blend: Blend
-    half_lives_ms: tuple[float, ...]
-    time: bool
+    live: LiveTask
     hidden: int
     chosen_by: list[dict[str, Any]]
 
@@ -129,7 +128,31 @@ def fit_live(
     for hidden in config.hidden[1:]:
         attempt(best[1], hidden)
     blend = train(kept[best[1]], best[2], config)
-    return Choice(sr.task, blend, best[1], time, best[2], tried)
+    return Choice(sr.task, LiveTask(list(best[1]), time, blend), best[2], tried)
+
+
+def live_section(
+    srs: Sequence[SR],
+    log: Log,
+    corpus: Corpus,
+    split: Split,
+    config: LiveConfig | None = None,
+    report: Callable[[str], None] = lambda what: None,
+) -> tuple[LiveSection | None, list[Choice]]:
+    """What a bundle of this log's catalog needs for live signals, and how it was chosen; None if there is too little.
+
+    Args:
+        srs: the bundle's SR, one per task.
+    """
+    choices = [choice for sr in srs if (choice := fit_live(sr, log, corpus, split, config, report)) is not None]
+    if not choices:
+        return None, []
+    training = training_events(log, corpus, split)
+    items = {
+        kind: LiveItems(since.astype(np.int64), engagements(log, kind, training))
+        for kind, since in (("video", log.first_seen_video), ("comment", log.first_seen_comment))
+    }
+    return LiveSection({choice.task: choice.live for choice in choices}, items), choices
 
 
 def collect(asof: AsOf, log: Log, corpus: Corpus, rows: NDArray[np.int64], limit: int) -> Lists:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from model_runtime.blend import Blender
+from model_runtime.live_section import LiveSection, LiveTask
 from offline_train.corpus import Corpus
-from offline_train.deployed import NAME
+from offline_train.deployed import LIVE_NAME
 from offline_train.live_asof import SOURCES, SR, AsOf
-from offline_train.live_fitting import Choice
 from offline_train.log import Log
 from offline_train.protocols import Queries
 
-LIVE_NAME = f"{NAME}+live"
+
+def live_scorers(
+    srs: Sequence[SR], section: LiveSection | None, log: Log, corpus: Corpus, training: NDArray[np.bool_]
+) -> list[LiveScorer]:
+    """A bundle's SRs with live signals, for the tasks of its section (`Bundle.live`)."""
+    tasks = section.tasks if section else {}
+    return [LiveScorer(sr, tasks[sr.task], log, corpus, training) for sr in srs if sr.task in tasks]
 
 
 class LiveScorer:
@@ -22,7 +30,7 @@ class LiveScorer:
     def __init__(
         self,
         sr: SR,
-        choice: Choice,
+        live: LiveTask,
         log: Log,
         corpus: Corpus,
         training: NDArray[np.bool_],
@@ -32,12 +40,12 @@ class LiveScorer:
     ) -> None:
         self.task, self.name = sr.task, name
         #: a ranking that knows what exists says nothing where candidates compete that don't yet
-        self.protocols = ("as-of",) if choice.time else ("full", "as-of", "sampled")
-        self._blender = Blender(choice.blend)
+        self.protocols = ("as-of",) if live.time else ("full", "as-of", "sampled")
+        self._blender = Blender(live.blend)
         self._sr = sr
-        self._asof = AsOf(sr, log, corpus, training, choice.half_lives_ms, time=choice.time, sources=sources)
+        self._asof = AsOf(sr, log, corpus, training, tuple(live.half_lives_ms), time=live.time, sources=sources)
         at = {name: i for i, name in enumerate(self._asof.names)}
-        self._columns = np.array([at[name] for name in choice.blend.features])
+        self._columns = np.array([at[name] for name in live.blend.features])
         self._videos = len(log.video_ids)
 
     def scores(self, queries: Queries) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from offline_train.comparison import Row, Verdict, compare, rows
-from offline_train.deployed import NAME
+from offline_train.deployed import LIVE_NAME, NAME
 from offline_train.evaluation import Result
 from offline_train.metrics import CUTOFFS, METRICS
 
@@ -112,21 +112,22 @@ def _overview(studies: Sequence[Study]) -> str:
     lines = [
         "NDCG@10; the baseline named is the strongest one of its row. *above*, *below*: by more than 1.96 standard "
         "errors of the difference per target; else *not told apart from*.\n",
-        f"| data | task | ranking | {NAME} | strongest baseline | its NDCG@10 | {NAME} is |",
-        "|---|---|---|---|---|---|---|",
+        "| data | task | ranking | model | NDCG@10 | strongest baseline | its NDCG@10 | the model is |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for study in studies:
         for task in _TASKS:
             for protocol in study.protocols(task):
                 found = {name: results for name, results in study.of(task, protocol).items() if results[0].values}
                 best = max((n for n in found if not n.startswith(NAME)), key=lambda n: _mean(found[n]), default=None)
-                if best is None or NAME not in found:
-                    continue
-                verdict = compare(found[NAME], found[best])
-                lines.append(
-                    f"| {study.data} | {task} | {protocol} | {_mean(found[NAME]):.4f} | {best} | "
-                    f"{_mean(found[best]):.4f} | {verdict.word} it |"
-                )
+                for model in (NAME, LIVE_NAME):
+                    if best is None or model not in found:
+                        continue
+                    verdict = compare(found[model], found[best])
+                    lines.append(
+                        f"| {study.data} | {task} | {protocol} | {model} | {_mean(found[model]):.4f} | {best} | "
+                        f"{_mean(found[best]):.4f} | {verdict.word} it |"
+                    )
     return "\n".join(lines) + "\n"
 
 
@@ -171,15 +172,19 @@ def _section(study: Study, task: str, protocol: str) -> str:
 
 def _prose(found: dict[str, list[Result]]) -> str:
     """Which baselines the model is above, below and not told apart from."""
-    if NAME not in found:
+    return "\n\n".join(text for model in (NAME, LIVE_NAME) if (text := _standing(model, found)))
+
+
+def _standing(model: str, found: dict[str, list[Result]]) -> str:
+    if model not in found or not found[model][0].values:
         return ""
     words: dict[str, list[str]] = {"below": [], "not told apart from": [], "above": []}
     for name, results in found.items():
         if not name.startswith(NAME) and results[0].values:
-            verdict = compare(found[NAME], results)
+            verdict = compare(found[model], results)
             words[verdict.word].append(f"{name} {_shown(verdict)}")
     parts = [f"{word} {', '.join(names)}" for word, names in words.items() if names]
-    return f"{NAME} is " + "; ".join(parts) + ". (Differences in NDCG@10 ± standard error.)" if parts else ""
+    return f"{model} is " + "; ".join(parts) + ". (Differences in NDCG@10 ± standard error.)" if parts else ""
 
 
 def _shown(verdict: Verdict) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,10 +20,12 @@ import numpy as np
 from model_runtime.bundle import Bundle
 from offline_train.baselines import Random, Scorer, baselines
 from offline_train.corpus import Corpus, Split, choose_seen, temporal_split
-from offline_train.deployed import NAME, BundleScorer
+from offline_train.deployed import LIVE_NAME, NAME, BundleScorer
 from offline_train.evaluation import evaluate, training_events
-from offline_train.export import export
+from offline_train.export import export, with_metrics
 from offline_train.finetuning import FinetuneConfig, Progress, finetune
+from offline_train.live_fitting import live_section
+from offline_train.live_scorer import live_scorers
 from offline_train.log import INTERACTION, Log
 from offline_train.report import Study, write_report
 from offline_train.sources import hetrec, rotten_tomatoes
@@ -146,6 +149,7 @@ def _study(
     corpus = Corpus.build(log, msgspec.structs.replace(log.config, seen=choose_seen(log)))
     split = temporal_split(corpus)
 
+    training = training_events(log, corpus, split)
     trained: list[Scorer] = []
     for task in tasks:
         for seed in seeds:
@@ -153,11 +157,13 @@ def _study(
             one = replace(config, task=task, seed=seed)
             bundle = trained_bundle(folder, corpus, split, one, work / "bundles", report=steps.epoch)
             name = NAME if task == JOINT else f"{NAME} ({task}s alone)"
-            for kind in ("video", "comment") if task == JOINT else (task,):
-                trained.append(BundleScorer(bundle, log, corpus, kind, name=name, threads=config.threads))
+            kinds = ("video", "comment") if task == JOINT else (task,)
+            srs = [BundleScorer(bundle, log, corpus, kind, name=name, threads=config.threads) for kind in kinds]
+            trained += srs
+            if task == JOINT:
+                trained += live_scorers(srs, bundle.live, log, corpus, training)
 
     steps(f"{source.data}: ranking")
-    training = training_events(log, corpus, split)
     scorers = [scorer for task in ("video", "comment") for scorer in baselines(task, log, corpus, training, seeds[0])]
     scorers += [Random(task, log, seed) for task in ("video", "comment") for seed in seeds[1:]]
     results = evaluate(log, corpus, split, [*scorers, *trained], protocols=PROTOCOLS)
@@ -194,7 +200,12 @@ def trained_bundle(
     work.mkdir(parents=True, exist_ok=True)
     texts = text_vectors(corpus.log, cutoff_ms=split.valid_ms)
     finetuned = finetune(corpus, split, texts, config, report=report)
-    return export(finetuned, corpus, split, texts, target)
+    with tempfile.TemporaryDirectory(dir=work) as scratch:
+        bundle = export(finetuned, corpus, split, texts, Path(scratch) / "sr")
+        kinds = ("video", "comment") if config.task == JOINT else (config.task,)
+        srs = [BundleScorer(bundle, corpus.log, corpus, kind, threads=config.threads) for kind in kinds]
+        section, _ = live_section(srs, corpus.log, corpus, split)
+        return with_metrics(bundle, target, {}, section)
 
 
 def _facts(source: Source, log: Log, corpus: Corpus, split: Split) -> list[str]:
@@ -217,7 +228,9 @@ def _how(seeds: int, tasks: Sequence[str]) -> list[str]:
         f"{NAME}: the joint model, fine-tuned from scratch with {seeds} seed{'s' * (seeds > 1)}. Each training is "
         "exported to a bundle and ranked by that bundle's ONNX graph, as in serving. Text vectors are TF-IDF reduced "
         "by SVD, fitted on the training period.",
-        "Everything that is fitted uses the training period alone.",
+        f"{LIVE_NAME}: to that score is added a small function of what is alive at the moment, trained on the "
+        "validation part with the rest frozen; it ranks the union of the nearest, the trending and the newest videos.",
+        "Everything else that is fitted uses the training period alone.",
         "To make it again: `make results`, or `lsvcr evaluate results --data DIR`.",
     ]
     if set(tasks) - {JOINT}:

@@ -52,6 +52,7 @@ _LABELS = {"recall": "R", "ndcg": "NDCG", "mrr": "MRR"}
 )
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many targets per task, evenly spread.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random baseline and of `sampled`.")
+@click.option("--live/--no-live", default=True, show_default=True, help="Also the bundle with its live signals.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON list.")
 @click.pass_context
 def command(
@@ -66,6 +67,7 @@ def command(
     split_name: str,
     limit: int | None,
     seed: int,
+    live: bool,
     as_json: bool,
 ) -> None:
     """Rank the test part of a log with a bundle and with every baseline; `results` makes the document of results."""
@@ -82,6 +84,7 @@ def command(
     from offline_train.corpus import Corpus, leave_one_out, temporal_split
     from offline_train.deployed import BundleScorer, check_horizon, history_config
     from offline_train.evaluation import evaluate, training_events
+    from offline_train.live_scorer import live_scorers
     from offline_train.log import Log, LogError
     from streams.history import DEFAULT
 
@@ -105,7 +108,8 @@ def command(
         for task in ("video", "comment"):
             scorers += baselines(task, log, corpus, training, seed)
             if bundle:
-                scorers.append(BundleScorer(bundle, log, corpus, task))
+                sr = BundleScorer(bundle, log, corpus, task)
+                scorers += [sr, *live_scorers([sr], bundle.live if live else None, log, corpus, training)]
         with _bar("ranking") as advance:
             results = evaluate(
                 log, corpus, split, scorers, protocols=protocols, seed=seed, limit=limit, advance=advance

@@ -48,6 +48,7 @@ def command() -> None:
 @click.option("--channel", default="stable", show_default=True, help="Promoted to the new version.")
 @click.option("--no-promote", is_flag=True, help="Publish the new version, but let the channel serve what it serves.")
 @click.option("--student/--no-student", default=True, show_default=True, help="Text encoder for what comes later.")
+@click.option("--live/--no-live", default=True, show_default=True, help="Train what live signals add to scores.")
 @click.option("--test/--no-test", default=True, show_default=True, help="Rank the test part, baselines beside.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 def fit(
@@ -67,6 +68,7 @@ def fit(
     channel: str,
     no_promote: bool,
     student: bool,
+    live: bool,
     test: bool,
     as_json: bool,
 ) -> None:
@@ -99,6 +101,7 @@ def fit(
                 channel=None if no_promote else channel,
                 test=test,
                 student=student,
+                live=live,
                 stage=stage,
                 progress=progress,
             )

@@ -11,10 +11,11 @@ from handmade import DAY, Story
 from model_runtime.live_features import PER_EVENT, is_time_feature
 from offline_train.baselines import baselines
 from offline_train.corpus import Corpus, temporal_split
+from offline_train.deployed import LIVE_NAME
 from offline_train.evaluation import evaluate, training_events
 from offline_train.live_asof import AsOf
 from offline_train.live_fitting import LiveConfig, fit_live
-from offline_train.live_scorer import LIVE_NAME, LiveScorer
+from offline_train.live_scorer import LiveScorer
 from offline_train.log import INTERACTION, VIEW, Log
 from offline_train.protocols import Protocols, Queries
 
@@ -110,8 +111,8 @@ def test_where_only_what_is_alive_matters_it_is_learned(fads: Log, task: str) ->
     sr = Indifferent(task, fads)
     choice = fit_live(sr, fads, corpus, split, CONFIG)
     assert choice is not None
-    assert choice.time
-    scorers = [*baselines(task, fads, corpus, training), LiveScorer(sr, choice, fads, corpus, training)]
+    assert choice.live.time
+    scorers = [*baselines(task, fads, corpus, training), LiveScorer(sr, choice.live, fads, corpus, training)]
     results = {(r.model, r.protocol): r for r in evaluate(fads, corpus, split, scorers)}
     reached = results[LIVE_NAME, "as-of"].values["ndcg@10"]
     assert reached > results["random", "as-of"].values["ndcg@10"] + 0.2
@@ -132,9 +133,9 @@ def test_where_users_write_their_targets_no_feature_reads_a_clock() -> None:
     split = temporal_split(corpus)
     choice = fit_live(Indifferent("comment", log), log, corpus, split, CONFIG)
     assert choice is not None
-    assert not choice.time
-    assert not any(is_time_feature(name) for name in choice.blend.features)
-    scorer = LiveScorer(Indifferent("comment", log), choice, log, corpus, training_events(log, corpus, split))
+    assert not choice.live.time
+    assert not any(is_time_feature(name) for name in choice.live.blend.features)
+    scorer = LiveScorer(Indifferent("comment", log), choice.live, log, corpus, training_events(log, corpus, split))
     (result,) = evaluate(log, corpus, split, [scorer])
     assert result.protocol == "full"
     assert result.values

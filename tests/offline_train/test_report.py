@@ -48,7 +48,9 @@ def test_a_model_that_loses_is_said_to_lose(tmp_path: Path) -> None:
     text = write_report([study(6)], tmp_path, how=[]).read_text()
     assert re.search(r"\| HetRec \| video \| full \| popularity \(all time\) \| -0\.\d+ ± 0\.\d+ \| below it \|", text)
     assert f"{NAME} is below popularity (all time) -0." in text
-    assert re.search(r"\| HetRec \| video \| full \| 0\.\d+ \| popularity \(all time\) \| 0\.\d+ \| below it \|", text)
+    assert re.search(
+        r"\| HetRec \| video \| full \| LSVCR \| 0\.\d+ \| popularity \(all time\) \| 0\.\d+ \| below it \|", text
+    )
 
 
 def test_an_equal_is_not_told_apart(winner: str) -> None:
