@@ -138,8 +138,19 @@ def comment_vectors(model: SR, tables: ItemTables, index: Tensor) -> Tensor:
 def popular_comments(log: Log, corpus: Corpus, split: Split) -> np.ndarray:
     """int64 [n_v]: the comment of each video with the most engagements in the training period, -1 for none.
 
+    See `ranked_comments`.
+    """
+    order = ranked_comments(log, corpus, split)
+    popular = np.full(len(log.video_ids), -1, np.int64)
+    popular[log.comment_video[order][::-1]] = order[::-1]  # the best is written last
+    return popular
+
+
+def ranked_comments(log: Log, corpus: Corpus, split: Split) -> np.ndarray:
+    """int64: comments by their engagements in the training period, most first.
+
     Ties go to the one that was there first. What was first seen after the period, or is known from held-out events
-    only, is no candidate.
+    only, is left out.
     """
     counted = log.engaged & (log.kind == INTERACTION) & (log.ts_ms < split.valid_ms)
     if split.valid_ms == NEVER:
@@ -151,10 +162,8 @@ def popular_comments(log: Log, corpus: Corpus, split: Split) -> np.ndarray:
         targets = corpus.samples.target_comment[held]
         candidate[targets[targets >= 0]] &= count[targets[targets >= 0]] > 0
     comments = np.flatnonzero(candidate)
-    order = comments[np.lexsort((comments, log.first_seen_comment[comments], -count[comments]))]
-    popular = np.full(len(log.video_ids), -1, np.int64)
-    popular[log.comment_video[order][::-1]] = order[::-1]  # the best is written last
-    return popular
+    ranked: np.ndarray = comments[np.lexsort((comments, log.first_seen_comment[comments], -count[comments]))]
+    return ranked
 
 
 def comment_authors(log: Log) -> np.ndarray:

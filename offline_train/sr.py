@@ -98,11 +98,11 @@ class History(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
 
-    def forward(self, x: Tensor, present: Tensor) -> Tensor:
-        """x [B, L, d], present bool [B, L] -> states [B, L, d]."""
+    def forward(self, x: Tensor, present: Tensor, place: Tensor | None = None) -> Tensor:
+        """x [B, L, d], present bool [B, L], int64 [B, L] -> states [B, L, d]."""
         at = torch.arange(x.shape[1], device=x.device)
         visible = (at[None, :] <= at[:, None]) & present.unsqueeze(1)  # [B, L, L]
-        x = self.dropout(self.norm(x + self.position[: x.shape[1]]))
+        x = self.dropout(self.norm(x + (self.position[: x.shape[1]] if place is None else self.position[place])))
         for layer in self.layers:
             x = layer(x, x, visible)
         return x
@@ -123,6 +123,20 @@ class Pooling(nn.Module):
         logits = self.score(F.gelu(self.norm(self.dropout(self.up(states))))).squeeze(-1)  # [B, L]
         weights = logits.masked_fill(~present, _MASKED).softmax(-1) * present
         return (weights.unsqueeze(-1) * states).sum(1)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One history: [B, L, d] g·id, A t(title), and A t(comment) or the mean of several; bool [B, L] what is there.
+
+    `place` int64 [B, L] says which positions they have; None: 0, 1, 2, ...
+    """
+
+    id: Tensor
+    title: Tensor
+    comment: Tensor
+    present: Tensor
+    place: Tensor | None = None
 
 
 class SREncoder(nn.Module):
@@ -172,24 +186,41 @@ class SREncoder(nn.Module):
         Returns:
             video_preference [B, d], comment_preference [B, d].
         """
-        has_video = _present(video_id, video_length)  # [B, V]
-        has_comment = _present(comment_id, comment_length)  # [B, C]
-        video_content = video_id + self.mix(torch.cat((video_title, video_comment), -1))  # [B, V, d]
-        comment_content = comment_id + self.mix(torch.cat((comment_title, comment_text), -1))  # [B, C, d]
-        videos = self.video_history(video_content, has_video)
-        comments = self.comment_history(comment_content, has_comment)
-
-        video_cross = self.video_cross(videos, comments, has_comment.unsqueeze(1))
-        comment_cross = self.comment_cross(comments, videos, has_video.unsqueeze(1))
-        videos = self.video_fusion(torch.cat((videos, video_cross), -1))  # [B, V, d]
-        comments = self.comment_fusion(torch.cat((comments, comment_cross), -1))  # [B, C, d]
-
-        video = self.pooling(videos, has_video)  # [B, d]
-        video = self.video_prior + video + self.video_profile * _mean(video_content, has_video)
-        attended = self.comment_attention(query.unsqueeze(1), comments, has_comment.unsqueeze(1)).squeeze(1)
-        comment = self.comment_norm(query + attended)  # [B, d]
-        comment = comment + self.comment_profile * _mean(comment_text, has_comment)
+        videos = Side(video_id, video_title, video_comment, _present(video_id, video_length))
+        comments = Side(comment_id, comment_title, comment_text, _present(comment_id, comment_length))
+        video_states, comment_states = self.states(videos, comments)
+        video = self.video_preference(video_states, videos)
+        comment = self.comment_preference(query, comment_states, comments)
         return F.normalize(video, dim=-1) / self.temperature, F.normalize(comment, dim=-1) / self.temperature
+
+    def states(self, videos: Side, comments: Side) -> tuple[Tensor, Tensor]:
+        """The fused states of both histories, [B, V, d] and [B, C, d]."""
+        has_video, has_comment = videos.present, comments.present
+        video = self.video_history(self.content(videos), has_video, videos.place)
+        comment = self.comment_history(self.content(comments), has_comment, comments.place)
+        video_cross = self.video_cross(video, comment, has_comment.unsqueeze(1))
+        comment_cross = self.comment_cross(comment, video, has_video.unsqueeze(1))
+        return (
+            self.video_fusion(torch.cat((video, video_cross), -1)),
+            self.comment_fusion(torch.cat((comment, comment_cross), -1)),
+        )
+
+    def content(self, side: Side) -> Tensor:
+        """g·id + M[title ; comment] of each position, [B, L, d]."""
+        content: Tensor = side.id + self.mix(torch.cat((side.title, side.comment), -1))
+        return content
+
+    def video_preference(self, states: Tensor, side: Side) -> Tensor:
+        """Pooled from one history, [B, d], of any length. Stage 1 also asks for that of the comment history."""
+        profile = self.video_profile * _mean(self.content(side), side.present)
+        preference: Tensor = self.video_prior + self.pooling(states, side.present) + profile
+        return preference
+
+    def comment_preference(self, query: Tensor, states: Tensor, side: Side) -> Tensor:
+        """Attended from one history by the query [B, d], [B, d], of any length."""
+        attended = self.comment_attention(query.unsqueeze(1), states, side.present.unsqueeze(1)).squeeze(1)
+        preference: Tensor = self.comment_norm(query + attended)
+        return preference + self.comment_profile * _mean(side.comment, side.present)
 
 
 class SR(nn.Module):

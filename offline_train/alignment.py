@@ -1,0 +1,429 @@
+"""Stage 1: the SR and a language model are aligned on what the same users want next (paper, section 3.3).
+
+    aligned = align(corpus, split, llm, store, AlignmentConfig(), "stage1")
+    finetune(corpus, split, aligned.texts(...), start=aligned.heads.start())
+
+Three things keep it affordable. They are ours:
+
+- *Gradient cache* (Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", RepL4NLP 2021): the
+  contrasts need the whole batch, memory holds only a few samples' activations. So each batch is read twice: first without
+  gradients, for the vectors; the contrasts give each vector its gradient; then sample by sample with gradients, starting from
+  those. This is exact, unlike a queue of old negatives, and costs one more forward pass: as much as gradient
+  checkpointing, which it makes unnecessary.
+- Texts in the SR's histories have the pooled vectors of the LLM before stage 1 (`live_histories` reads them anew); targets are
+  always read live, with gradients.
+- *Heads first* (after Kumar et al., "Fine-Tuning can Distort Pretrained Features", ICLR 2022): a step of the LLM takes
+  seconds and one of the heads milliseconds. So the heads learn `L_rec` on the unchanged vectors first (`head_epochs`),
+  and between steps of the LLM they go over its recent states again (`replay`).
+
+Everything random depends on (seed, step) alone, so that a run that was killed goes on to the same result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from offline_train.alignment_losses import TEMPERATURE, Contrasts
+from offline_train.alignment_model import Aligner
+from offline_train.alignment_samples import AlignmentBatch, DrawConfig, Drawer, Drawn
+from offline_train.corpus import Corpus, Split
+from offline_train.embedding import CorpusTexts, PooledStore, Report
+from offline_train.llm import LLM, LoraSettings
+from offline_train.processes import add_gradients, gather, place, total, wait
+from offline_train.prompts import Piece
+from offline_train.sr import SRConfig
+
+CHECKPOINT = "stage1.pt"
+
+
+@dataclass(frozen=True)
+class AlignmentConfig:
+    """The paper's values, but for those marked ours."""
+
+    draw: DrawConfig = DrawConfig()
+    lora: LoraSettings = LoraSettings()
+    samples: int = 0  #: how many training samples, 0: all of them, once
+    batch: int = 128  #: of all processes together
+    learning_rate: float = 3e-4
+    head_learning_rate: float = 3e-4
+    warmup: float = 0.03
+    temperature: float = TEMPERATURE
+    rec: float = 1.0
+    align: float = 0.5
+    behaviour: float = 1.0  #: of the behaviour contrast in L_align; 0 in an ablation
+    z: float = 1.0  #: of the InfoNCE with z in L_align; 0 in an ablation
+    dropout: float = 0.3  #: the SR's
+    text_tokens: int = 64  #: of a text, the first so many are read
+    micro_tokens: int = 1024  #: ours: tokens that are read at once with gradients
+    live_histories: bool = False  #: ours
+    head_samples: int = 0  #: ours: for `head_epochs`; 0: as many as `samples`
+    head_epochs: int = 0  #: ours
+    replay: int = 0  #: ours: steps of the heads after each step of the LLM ...
+    replay_batches: int = 8  #: ... over the last so many batches
+    checkpoint_gradients: bool = False
+    checkpoint_steps: int = 5
+    seed: int = 0
+    threads: int = 2
+
+
+@dataclass(frozen=True)
+class Step:
+    """One point of the curves: losses of a batch before it was learned from, in nats. LLM-free steps have no `lm`."""
+
+    step: int
+    lm: float
+    rec: float
+    rec_chance: float
+    behaviour: float
+    z: float
+    z_chance: float
+    tokens: int
+    seconds: float
+
+
+@dataclass
+class Aligned:
+    """What stage 1 leaves: heads, LoRA (in `llm`), and how it went."""
+
+    heads: Aligner
+    llm: LLM
+    config: AlignmentConfig
+    head_curve: list[float] = field(default_factory=list)  #: L_rec less its chance, per epoch of the heads alone
+    curve: list[Step] = field(default_factory=list)
+
+
+@dataclass
+class _Memory:
+    """A batch as the heads alone can learn from it: what the LLM said of it, without gradients."""
+
+    batch: AlignmentBatch
+    pooled: Tensor
+    states: Tensor
+
+
+def align(
+    corpus: Corpus,
+    split: Split,
+    llm: LLM,
+    store: PooledStore,
+    config: AlignmentConfig,
+    folder: str | Path,
+    *,
+    sr: SRConfig | None = None,
+    embedding: Report = lambda done, total, rate: None,
+    progress: Callable[[int, int, Step | float], None] = lambda done, steps, point: None,
+) -> Aligned:
+    """Run stage 1, or go on with the run that `folder` holds. `llm` gets LoRA and is changed in place.
+
+    Args:
+        store: of `llm` as it is before stage 1.
+        progress: told (steps done, of how many, the step's losses, or L_rec - chance of an epoch of the heads alone).
+
+    Raises:
+        ValueError: `folder` holds the run of another configuration, or a batch can't be shared by the processes.
+    """
+    rank, processes = place()
+    if config.batch % processes:
+        raise ValueError(f"a batch of {config.batch} can't be shared by {processes} processes; make it a multiple")
+    torch.set_num_threads(config.threads)
+    run = _Run(corpus, split, llm, store, config, Path(folder), sr, embedding)
+    run.go(progress)
+    return run.result
+
+
+class _Run:
+    def __init__(
+        self,
+        corpus: Corpus,
+        split: Split,
+        llm: LLM,
+        store: PooledStore,
+        config: AlignmentConfig,
+        folder: Path,
+        sr: SRConfig | None,
+        embedding: Report,
+    ) -> None:
+        self.config, self.folder, self.store, self.embedding = config, folder, store, embedding
+        self.texts = CorpusTexts.of(corpus.log, split.valid_ms)
+        self.drawer = Drawer(corpus, split, self.texts, config.draw, config.seed)
+        rows = self.drawer.choose(config.samples)
+        # A batch of another size would have another chance level: what does not fill one is left out.
+        self.batches = rows[: len(rows) // config.batch * config.batch].reshape(-1, config.batch)
+        if not len(self.batches):
+            raise ValueError(f"{len(rows)} samples fill no batch of {config.batch}; use a smaller batch")
+        head_rows = self.drawer.choose(config.head_samples or config.samples, stream=1)
+        self.head_rows = head_rows[~np.isin(head_rows, self.batches)]  # so that the curves show unseen samples
+
+        device = next(llm.parameters()).device
+        torch.manual_seed(config.seed)
+        window = corpus.config.window
+        sr = sr or SRConfig(videos=1, window=window, dropout=config.dropout)
+        self.heads = Aligner(sr, llm.dim).to(device)
+        self.key = self._key(corpus, store)
+        saved = self._load()
+        self._pool(saved is None)
+        llm.add_lora(config.lora)
+        llm.compute_in_bf16_if_possible()
+        if config.checkpoint_gradients:
+            llm.checkpoint_gradients()
+        self.llm = llm
+        self.lora = llm.lora()
+        self.result = Aligned(self.heads, llm, config)
+        self.optimizers = [
+            torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
+            for parameters, rate in (
+                (list(self.lora.values()), config.learning_rate),
+                (list(self.heads.parameters()), config.head_learning_rate),
+            )
+        ]
+        self.memory: list[_Memory] = []
+        self._tokens: dict[int, list[int]] = {}
+        if saved is not None:
+            self._restore(saved)
+
+    def go(self, progress: Callable[[int, int, Step | float], None]) -> None:
+        config, steps = self.config, len(self.batches)
+        self.heads.train()
+        for epoch in range(len(self.result.head_curve), config.head_epochs):
+            self.result.head_curve.append(self._head_epoch(epoch))
+            self._save()
+            progress(0, steps, self.result.head_curve[-1])
+        for number in range(len(self.result.curve), steps):
+            began = time.perf_counter()
+            self._rates(number)
+            point = self._step(number, began)
+            self.result.curve.append(point)
+            for again in range(config.replay):
+                self._replay(number, again)
+            if (number + 1) % config.checkpoint_steps == 0 or number + 1 == steps:
+                self._save()
+            progress(number + 1, steps, point)
+        self.heads.eval()
+        self.llm.eval()
+
+    def _pool(self, fit: bool) -> None:
+        """The unchanged LLM's vectors of all texts that any sample of this run can need."""
+        wanted = np.zeros(len(self.texts.distinct), bool)
+        rows = np.concatenate((self.batches.ravel(), self.head_rows))
+        for row in np.unique(rows):
+            wanted[self.drawer.may_show(int(row))] = True
+        at = np.flatnonzero(wanted)
+        self.at = np.full(len(wanted), -1)
+        self.at[at] = np.arange(len(at))
+        vectors = self.store.vectors([self.texts.distinct[i] for i in at], self.embedding)
+        self.base = torch.from_numpy(vectors).to(next(self.heads.parameters()).device)
+        if fit:
+            self.heads.map.fit(self.base[torch.from_numpy(self.texts.early[at])])
+
+    def _local(self, rows: np.ndarray) -> np.ndarray:
+        rank, processes = place()
+        return np.array_split(rows, processes)[rank]
+
+    def _base(self, batch: AlignmentBatch) -> Tensor:
+        return self.base[torch.from_numpy(self.at[batch.texts])]
+
+    def _head_epoch(self, epoch: int) -> float:
+        """L_rec alone, on the unchanged LLM's vectors; mean of L_rec less its chance."""
+        random = np.random.default_rng((self.config.seed, 1, epoch))
+        order = random.permutation(self.head_rows)
+        batches = order[: len(order) // self.config.batch * self.config.batch].reshape(-1, self.config.batch)
+        gains = []
+        for number, rows in enumerate(batches):
+            self._seed(1, epoch, number)
+            batch = AlignmentBatch.of([self.drawer.draw(int(row), epoch + 1) for row in self._local(rows)])
+            states = torch.zeros(len(batch.columns["kind"]), self.llm.dim, device=self.base.device)
+            parts = self.heads(batch, self._base(batch), states, self.config.temperature)
+            self._learn(parts.rec)
+            gains.append(float(parts.rec.detach() - parts.rec_chance))
+        return float(np.mean(gains)) if gains else 0.0
+
+    def _learn(self, loss: Tensor) -> None:
+        self.optimizers[1].zero_grad(set_to_none=True)
+        loss.backward()
+        add_gradients(self.heads.parameters())
+        self.optimizers[1].step()
+
+    def _step(self, number: int, began: float) -> Step:
+        """One step of everything, by the gradient cache."""
+        config = self.config
+        drawn = [self.drawer.draw(int(row)) for row in self._local(self.batches[number])]
+        batch = AlignmentBatch.of(drawn)
+        prompts = [self._prompt(d.prompt) for d in drawn]
+        responses = [self._text(d.target) for d in drawn]
+        micro = _micro([len(p) + len(r) for p, r in zip(prompts, responses, strict=True)], config.micro_tokens)
+        live = np.flatnonzero(batch.live | config.live_histories)
+        rows = [self._text(int(batch.texts[i])) for i in live]
+        live_micro = _micro([len(row) for row in rows], config.micro_tokens)
+
+        # 1. Vectors of the whole batch, without gradients.
+        self.llm.train()
+        states = torch.zeros(len(drawn), self.llm.dim, device=self.base.device)
+        pooled = self._base(batch).clone()
+        with torch.no_grad():
+            for i, part in enumerate(micro):
+                self._seed(2, number, i)
+                states[part] = self.llm.read([prompts[j] for j in part], [responses[j] for j in part])[0]
+            for i, part in enumerate(live_micro):
+                self._seed(3, number, i)
+                pooled[torch.from_numpy(live[part])] = self.llm.pooled([rows[j] for j in part])
+        if number == 0:
+            self.heads.z_standard.fit(gather(states))
+
+        # 2. The contrasts, and the gradient of each vector.
+        self.memory = [*self.memory, _Memory(batch, pooled.clone(), states.clone())][-config.replay_batches :]
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        self._seed(4, number, 0)
+        parts = self.heads(batch, pooled.requires_grad_(), states.requires_grad_(), config.temperature)
+        self._objective(parts).backward()
+        assert pooled.grad is not None
+        states_grad = torch.zeros_like(states) if states.grad is None else states.grad
+
+        # 3. The same again with gradients, a few samples at a time, with the same dropout.
+        labels = total(torch.tensor(float(sum(map(len, responses)))))
+        said = 0.0
+        for i, part in enumerate(micro):
+            self._seed(2, number, i)
+            state, entropy = self.llm.read([prompts[j] for j in part], [responses[j] for j in part])
+            (entropy / labels + (state * states_grad[part]).sum()).backward()
+            said += float(entropy.detach())
+        for i, part in enumerate(live_micro):
+            self._seed(3, number, i)
+            vectors = self.llm.pooled([rows[j] for j in part])
+            (vectors * pooled.grad[torch.from_numpy(live[part])]).sum().backward()
+        add_gradients([*self.lora.values(), *self.heads.parameters()])
+        for optimizer in self.optimizers:
+            optimizer.step()
+        count = sum(map(len, (*prompts, *responses, *rows)))
+        numbers = [parts.rec, parts.rec_chance, parts.behaviour, parts.z, parts.z_chance]
+        return Step(
+            number + 1,
+            float(total(torch.tensor(said)) / labels),
+            *(float(value.detach()) for value in numbers),
+            tokens=count,
+            seconds=time.perf_counter() - began,
+        )
+
+    def _replay(self, number: int, again: int) -> None:
+        """The heads learn once more from a batch that the LLM has read lately."""
+        random = np.random.default_rng((self.config.seed, 5, number, again))
+        old = self.memory[int(random.integers(len(self.memory)))]
+        self._seed(5, number, again)
+        self._learn(self._objective(self.heads(old.batch, old.pooled, old.states, self.config.temperature)))
+
+    def _objective(self, parts: Contrasts) -> Tensor:
+        config = self.config
+        return config.rec * parts.rec + config.align * (config.behaviour * parts.behaviour + config.z * parts.z)
+
+    def _rates(self, number: int) -> None:
+        share = min(1.0, (number + 1) / max(1, math.ceil(self.config.warmup * len(self.batches))))
+        self.optimizers[0].param_groups[0]["lr"] = self.config.learning_rate * share
+
+    def _seed(self, *where: int) -> None:
+        rank, _ = place()
+        torch.manual_seed(int(np.random.default_rng((self.config.seed, rank, *where)).integers(2**62)))
+
+    def _text(self, text: int) -> list[int]:
+        if text not in self._tokens:
+            row = self.llm.tokens([self.texts.distinct[text]], self.config.text_tokens)[0] if text >= 0 else []
+            self._tokens[text] = row or [0]
+        return self._tokens[text]
+
+    def _prompt(self, pieces: list[Piece]) -> list[int]:
+        return encode_prompt(pieces, self.llm, self._text)
+
+    def _key(self, corpus: Corpus, store: PooledStore) -> str:
+        """What a checkpoint must agree on to be gone on with."""
+        log = corpus.log
+        parts = (asdict(self.config), store.fingerprint, asdict(self.heads.config), log.digest.tobytes(), self.texts.distinct)
+        return hashlib.sha256(msgspec.msgpack.encode(parts)).hexdigest()
+
+    def _save(self) -> None:
+        """Memories first, under the step's number: a kill at any point leaves a checkpoint with its own memories."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        rank, _ = place()
+        _write([(m.pooled, m.states) for m in self.memory], self._memory_path(rank))
+        wait()
+        if rank == 0:
+            state = {
+                "key": self.key,
+                "heads": self.heads.state_dict(),
+                "lora": {name: value.detach() for name, value in self.lora.items()},
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+                "head_curve": self.result.head_curve,
+                "curve": [asdict(point) for point in self.result.curve],
+            }
+            _write(state, self.folder / CHECKPOINT)
+        wait()
+        for path in self.folder.glob(f"memory-{rank}-*.pt"):
+            if path != self._memory_path(rank):
+                path.unlink()
+
+    def _memory_path(self, rank: int) -> Path:
+        return self.folder / f"memory-{rank}-{len(self.result.curve)}.pt"
+
+    def _load(self) -> dict[str, Any] | None:
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            return None
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if saved["key"] != self.key:
+            raise ValueError(f"{path} is of another configuration, log or language model; name another folder")
+        return saved
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        self.heads.load_state_dict(saved["heads"])
+        self.llm.load_lora(saved["lora"])
+        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        self.result.head_curve = list(saved["head_curve"])
+        self.result.curve = [Step(**point) for point in saved["curve"]]
+        done = len(self.result.curve)
+        rows = torch.load(self._memory_path(place()[0]), map_location=self.base.device, weights_only=True)
+        for number, (pooled, states) in zip(range(done - len(rows), done), rows, strict=True):
+            drawn = [self.drawer.draw(int(row)) for row in self._local(self.batches[number])]
+            self.memory.append(_Memory(AlignmentBatch.of(drawn), pooled, states))
+
+
+def _write(value: Any, path: Path) -> None:
+    scratch = path.with_name(f"{path.name}.{os.getpid()}")
+    torch.save(value, scratch)
+    os.replace(scratch, path)
+
+
+def encode_prompt(pieces: list[Piece], llm: LLM, text: Callable[[int], list[int]]) -> list[int]:
+    """Token ids of a prompt, each of its texts cut on its own by `text`."""
+    ids: list[int] = []
+    for piece in pieces:
+        ids += text(piece) if isinstance(piece, int) else llm.literal(piece)
+    return ids
+
+
+def _micro(lengths: list[int], most: int) -> list[np.ndarray]:
+    """Places sorted by length and cut so that a part has at most `most` tokens, padding included."""
+    order = np.argsort(np.array(lengths), kind="stable")[::-1].copy()
+    parts, start = [], 0
+    while start < len(order):
+        count = max(1, most // max(1, lengths[order[start]]))
+        parts.append(order[start : start + count])
+        start += count
+    return parts
+
+
+def drawn_texts(drawn: list[Drawn]) -> set[int]:
+    """Every text that the SR or the LLM is shown of some samples, targets not included."""
+    shown = {piece for d in drawn for piece in d.prompt if isinstance(piece, int)}
+    shown |= {text for d in drawn for pair in d.videos for text in pair} | {d.query for d in drawn}
+    return shown | {text for d in drawn for title, texts in d.comments for text in (title, *texts)}
