@@ -133,6 +133,8 @@ def finetune(
 
     tables = ItemTables.build(texts, popular_comments(log, corpus, split), log.first_seen_video).to(config.device)
     model = SR(sr or SRConfig(len(log.video_ids), text_dim=texts.video.shape[1], window=corpus.config.window))
+    if texts.start is not None:
+        model.load_state_dict(texts.start, strict=False)  # all but the ids, which stage 1 has not
     model.known[:, 0] = torch.from_numpy(interacted(corpus, split))
     model.to(config.device)
     validator = Validator(corpus, split, tables, config.task, config.seed)

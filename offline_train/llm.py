@@ -49,8 +49,8 @@ class LLM(nn.Module):
         super().__init__()
         self.model, self.tokenizer = model.requires_grad_(False), tokenizer
         self.dim: int = model.config.hidden_size
-        self._backbone: Any = model.base_model  # LoRA is put into its layers, so this stays right
         self._bf16 = False
+        self._peft: list[Any] = []  # in a list, so that its weights are not counted twice
         self._literals: dict[str, list[int]] = {}
 
     @staticmethod
@@ -79,16 +79,20 @@ class LLM(nn.Module):
         """Put trainable low-rank updates beside every linear layer but the output's. They start as no change."""
         from peft import LoraConfig, get_peft_model
 
-        get_peft_model(
-            self.model,
-            LoraConfig(
-                r=settings.rank,
-                lora_alpha=settings.alpha,
-                lora_dropout=settings.dropout,
-                target_modules="all-linear",
-                task_type="CAUSAL_LM",
-            ),
+        config = LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            lora_dropout=settings.dropout,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
         )
+        self._peft = [get_peft_model(self.model, config)]  # LoRA is put into the layers of self.model
+
+    def merge(self) -> None:
+        """Add LoRA's updates into the weights: reading gets as fast as without. No more training after that."""
+        if self._peft:
+            self.model = self._peft.pop().merge_and_unload()
+            self.model.requires_grad_(False)
 
     def lora(self) -> dict[str, nn.Parameter]:
         """The trainable weights by name."""
@@ -144,7 +148,7 @@ class LLM(nn.Module):
         longest = max(map(len, rows))
         ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self._bf16):
-            states: Tensor = self._backbone(input_ids=ids, use_cache=False).last_hidden_state
+            states: Tensor = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         return states.float()
 
     def pooled(self, rows: Sequence[Sequence[int]]) -> Tensor:

@@ -6,7 +6,7 @@ Vectors of a language model come by the same door: anything that gives a `TextVe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -14,11 +14,13 @@ import numpy as np
 from scipy.sparse import csr_matrix, hstack
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
+from torch import Tensor
 
+from offline_train import llm_texts
 from offline_train.log import Log
 
 TEXT_DIM = 256
-METHODS = ("svd",)
+METHODS = ("svd", "llm:FOLDER", "llm-text:FOLDER")
 
 _MIN_TEXTS = 2  # a term of a single text says nothing about another
 _MAX_TERMS = 60_000
@@ -33,15 +35,23 @@ class TextVectors:
     comment: np.ndarray
     method: str
     encode: Callable[[Sequence[str]], np.ndarray] | None = None  #: any other texts -> float32 [n, d_t], where possible
+    start: Mapping[str, Tensor] | None = None  #: SR weights of stage 1, which go with these vectors
 
 
 def text_vectors(log: Log, method: str = "svd", cutoff_ms: int | None = None, seed: int = 0) -> TextVectors:
     """Vectors of all texts of a log; statistics from texts first seen before `cutoff_ms` only (None: from all).
 
+    `svd`; or `llm:FOLDER`, what `lsvcr train full` left there, with the SR's start from stage 1 if there was one;
+    `llm-text:FOLDER` leaves that start out.
+
     Raises:
-        ValueError: an unknown method.
+        ValueError: an unknown method, or a folder that does not fit the log.
     """
-    if method not in METHODS:
+    kind, _, folder = method.partition(":")
+    if kind in ("llm", "llm-text") and folder:
+        video, comment = llm_texts.read(folder, log)
+        return TextVectors(video, comment, method, start=llm_texts.read_start(folder) if kind == "llm" else None)
+    if method != "svd":
         raise ValueError(f"unknown text method {method!r}; known: {', '.join(METHODS)}")
     texts = [*log.video_titles, *log.comment_texts]
     first_seen = np.concatenate((log.first_seen_video, log.first_seen_comment))

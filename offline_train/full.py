@@ -1,0 +1,220 @@
+"""Both stages from one configuration (`lsvcr train full`): align, embed, fine-tune, export, measure, publish.
+
+config = read_config("rotten-tomatoes.yaml")
+full = train_full(config)
+
+Each part leaves its result under a name made of what it depends on. So a run that was killed, or one with another
+stage 2, takes up what is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import msgspec
+import numpy as np
+import torch
+
+from offline_train import llm_texts
+from offline_train.alignment import Aligned, AlignmentConfig, align
+from offline_train.alignment_model import TextMap
+from offline_train.corpus import Corpus, choose_seen, leave_one_out, temporal_split
+from offline_train.embedding import CorpusTexts, PooledStore
+from offline_train.finetuning import FinetuneConfig, Progress
+from offline_train.fitting import Fitted, SplitName, fit
+from offline_train.llm import DEFAULT_LLM, LLM
+from offline_train.log import Log
+from offline_train.processes import join, wait
+from offline_train.stage1_curves import draw_stage1
+from offline_train.text import TEXT_DIM
+
+
+@dataclass(frozen=True)
+class FullConfig:
+    """What a YAML file for `lsvcr train full` may say. Paths are relative to where the command runs."""
+
+    log: str
+    registry: str = "./registry"
+    cache: str = "./.lsvcr-cache"  #: the LLM, vectors, and the state of stage 1
+    llm: str = DEFAULT_LLM
+    stage1: bool = True  #: False: the vectors of the LLM as it comes
+    split: SplitName = "temporal"
+    channel: str | None = "stable"
+    test: bool = True
+    batch_tokens: int = 4096  #: read at once when texts are embedded
+    align: AlignmentConfig = AlignmentConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+
+
+@dataclass(frozen=True)
+class Full:
+    """What a run left behind. `seconds` is of this run, per part; what was taken up costs none."""
+
+    fitted: Fitted
+    texts: Path
+    report: Path
+    stage1: Path | None
+    curves: Path | None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def read_config(path: str | Path, overrides: Mapping[str, str] | None = None) -> FullConfig:
+    """Read a YAML file. `overrides` as `{"align.batch": "32"}`, with values in YAML.
+
+    Raises:
+        ValueError: an unknown key or a value of the wrong type, named.
+    """
+    try:
+        content = msgspec.yaml.decode(Path(path).read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError("expected keys and values")
+        for name, value in (overrides or {}).items():
+            *above, last = name.split(".")
+            within = content
+            for key in above:
+                within = within.setdefault(key, {})
+            within[last] = msgspec.yaml.decode(value.encode())
+        _check_keys(content, FullConfig, "")
+        return msgspec.convert(content, FullConfig)
+    except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
+        raise ValueError(f"{path}: {error}") from None
+
+
+def train_full(
+    config: FullConfig,
+    *,
+    stage: Callable[[str], None] = lambda what: None,
+    advance: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Callable[[Progress], None] = lambda point: None,
+) -> Full | None:
+    """Run what is still to be done. Under torchrun, stage 1 and embedding are shared; None but in the first process.
+
+    Args:
+        stage: told what is being done.
+        advance: told (done, of how many, how it goes) within stage 1 and embedding.
+        progress: told after every batch of stage 2.
+
+    Raises:
+        LogError, LLMError, ValueError: what is wrong with log, LLM or configuration.
+    """
+    rank, _ = join()
+    seconds: dict[str, float] = {}
+    stage(f"reading {config.log}")
+    log = Log.read(config.log)
+    corpus = Corpus.build(log, msgspec.structs.replace(log.config, seen=choose_seen(log)))
+    split = temporal_split(corpus) if config.split == "temporal" else leave_one_out(corpus)
+    texts = CorpusTexts.of(log, split.valid_ms)
+    cache = Path(config.cache)
+    torch.set_num_threads(config.align.threads)
+
+    def embedding(done: int, total: int, rate: float) -> None:
+        advance(done, total, f"{rate:,.0f} tokens/s")
+
+    stage(f"loading the language model {config.llm}")
+    if rank:
+        wait()  # the first process may have to dequantise it
+    llm = LLM.load(config.llm, cache)
+    if not rank:
+        wait()
+    store = PooledStore(llm, cache, config.align.text_tokens)
+    base = store.fingerprint
+    aligned: Aligned | None = None
+    began = time.perf_counter()
+    folder = curves = None
+    if config.stage1:
+        folder = cache / "stage1" / _name(asdict(config.align), base, log.digest.tobytes(), config.split)
+        stage(f"stage 1 in {folder}")
+
+        def step(done: int, total: int, point: Any) -> None:
+            advance(done, total, point if isinstance(point, str) else describe(point))
+
+        aligned = align(corpus, split, llm, store, config.align, folder, embedding=embedding, progress=step)
+        llm.merge()
+        curves = draw_stage1(aligned, folder / "curves.png") if not rank else None
+        store = PooledStore(llm, cache, config.align.text_tokens)
+    seconds["stage 1"] = time.perf_counter() - began
+
+    began = time.perf_counter()
+    stage(f"embedding {len(texts.distinct):,} texts")
+    pooled = store.vectors(texts.distinct, embedding, config.batch_tokens)
+    seconds["embedding"] = time.perf_counter() - began
+    if rank:
+        return None
+    if aligned is None:
+        torch.manual_seed(config.align.seed)
+        mapping = TextMap(llm.dim, TEXT_DIM)
+        mapping.fit(torch.from_numpy(pooled[texts.early]))
+        start = None
+    else:
+        mapping, start = aligned.heads.map.cpu(), {k: v.cpu() for k, v in aligned.heads.start().items()}
+    where = cache / "texts" / _name(store.fingerprint, config.align.text_tokens, log.digest.tobytes(), config.stage1)
+    llm_texts.write(where, texts.distinct, mapping.vectors(pooled), mapping.state_dict(), start)
+    del llm, store, pooled
+
+    began = time.perf_counter()
+    fitted = fit(
+        config.log,
+        config.registry,
+        config=config.finetune,
+        text=f"llm:{where}",
+        split_name=config.split,
+        channel=config.channel,
+        test=config.test,
+        stage=stage,
+        progress=progress,
+    )
+    seconds["stage 2"] = time.perf_counter() - began
+    report = fitted.report.with_name("full.json")
+    written = {
+        "config": asdict(config),
+        "llm": base,
+        "version": fitted.version,
+        "seconds": seconds,
+        "texts": str(where),
+        "stage1": None
+        if aligned is None
+        else {"head_curve": aligned.head_curve, "curve": [asdict(point) for point in aligned.curve]},
+    }
+    report.write_bytes(msgspec.json.format(msgspec.json.encode(written)))
+    return Full(fitted, where, report, folder, curves, seconds)
+
+
+def describe(point: Any) -> str:
+    """A step of stage 1 in a few words; losses as they lie above (+) or below (-) chance."""
+    if isinstance(point, float):
+        return f"heads alone: L_rec {point:+.3f} of chance"
+    return (
+        f"L_lm {point.lm:.2f}, L_rec {point.rec - point.rec_chance:+.3f} and z {point.z - point.z_chance:+.3f} of chance, "
+        f"behaviour {point.behaviour:.3f}, {point.tokens / max(1e-9, point.seconds):,.0f} tokens/s"
+    )
+
+
+def _name(*parts: Any) -> str:
+    return hashlib.sha256(msgspec.msgpack.encode(parts)).hexdigest()[:16]
+
+
+def _check_keys(content: Any, kind: Any, where: str) -> None:
+    """dataclasses decode without a word about keys they do not have: a typing error would change nothing."""
+    if not isinstance(content, dict):
+        return
+    hints = get_type_hints(kind)
+    known = {item.name for item in fields(kind)}
+    for key, value in content.items():
+        if key not in known:
+            raise ValueError(f"unknown key {where}{key}; known: {', '.join(sorted(known))}")
+        if is_dataclass(hints[key]):
+            _check_keys(value, hints[key], f"{where}{key}.")
+
+
+def mean_gain(aligned: Aligned, last: int = 10) -> dict[str, float]:
+    """How far below chance the last steps are, in nats (negative is better than chance)."""
+    points = aligned.curve[-last:]
+    return {
+        "rec": float(np.mean([p.rec - p.rec_chance for p in points])),
+        "z": float(np.mean([p.z - p.z_chance for p in points])),
+    }

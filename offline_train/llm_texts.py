@@ -1,0 +1,84 @@
+"""The text vectors of one LLM and one log in a folder: what is left of stage 1 once the LLM is thrown away.
+
+`vectors.npy` [n, d_t] with `keys.npy` (a hash of each text); `start.pt`, the SR weights that stage 2 starts from, if there
+was a stage 1; and `map.pt`, the text MLP with the kept standardisation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from offline_train.log import Log
+
+_KEY = 16
+
+
+def write(
+    folder: str | Path,
+    texts: Sequence[str],
+    vectors: np.ndarray,
+    mapping: Mapping[str, Tensor],
+    start: Mapping[str, Tensor] | None = None,
+) -> Path:
+    """Write a folder, whole or not at all. `vectors` float32 [len(texts), d_t]."""
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".texts-", dir=folder.parent))
+    try:
+        np.save(scratch / "vectors.npy", vectors.astype(np.float32))
+        np.save(scratch / "keys.npy", _keys(texts))
+        torch.save(dict(mapping), scratch / "map.pt")
+        if start is not None:
+            torch.save(dict(start), scratch / "start.pt")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(scratch, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def read(folder: str | Path, log: Log) -> tuple[np.ndarray, np.ndarray]:
+    """float32 [n_v, d_t] and [n_c, d_t] of a log's titles and comments; zero rows for empty texts.
+
+    Raises:
+        ValueError: no such folder, or it lacks texts of the log.
+    """
+    folder = Path(folder)
+    if not (folder / "vectors.npy").is_file():
+        raise ValueError(f"{folder} holds no text vectors; `lsvcr train full` writes such a folder")
+    vectors = np.load(folder / "vectors.npy", mmap_mode="r")
+    keys = np.load(folder / "keys.npy")
+    texts = [*log.video_titles, *log.comment_texts]
+    order = np.argsort(keys)
+    wanted = _keys(texts)
+    place = order[np.clip(np.searchsorted(keys, wanted, sorter=order), 0, max(0, len(keys) - 1))]
+    found = keys[place] == wanted if len(keys) else np.zeros(len(texts), bool)
+    empty = np.array([not text.strip() for text in texts], bool)
+    if lacking := int((~found & ~empty).sum()):
+        raise ValueError(f"{folder} lacks vectors of {lacking:,} texts of this log; run `lsvcr train full` on it again")
+    rows = np.zeros((len(texts), vectors.shape[1]), np.float32)
+    rows[~empty] = vectors[place[~empty]]
+    return rows[: len(log.video_ids)], rows[len(log.video_ids) :]
+
+
+def read_start(folder: str | Path) -> dict[str, Tensor] | None:
+    """The SR weights to start stage 2 from; None if there was no stage 1."""
+    path = Path(folder) / "start.pt"
+    if not path.exists():
+        return None
+    weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return weights
+
+
+def _keys(texts: Sequence[str]) -> np.ndarray:
+    """Fixed-width hex, so that numpy can sort it."""
+    return np.array([hashlib.sha256(text.encode()).hexdigest()[: 2 * _KEY] for text in texts], f"S{2 * _KEY}")
