@@ -5,16 +5,16 @@
 
 Three things keep it affordable. They are ours:
 
-- *Gradient cache* (Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", RepL4NLP 2021): the
-  contrasts need the whole batch, memory holds only a few samples' activations. So each batch is read twice: first without
-  gradients, for the vectors; the contrasts give each vector its gradient; then sample by sample with gradients, starting from
-  those. This is exact, unlike a queue of old negatives, and costs one more forward pass: as much as gradient
-  checkpointing, which it makes unnecessary.
-- Texts in the SR's histories have the pooled vectors of the LLM before stage 1 (`live_histories` reads them anew); targets are
-  always read live, with gradients.
+- *Gradient cache* (Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", RepL4NLP
+  2021): the contrasts need the whole batch, memory holds only a few samples' activations. So each batch is read twice:
+  first without gradients, for the vectors; the contrasts give each vector its gradient; then a few samples at a time
+  with gradients, starting from those. This is exact, unlike a queue of old negatives, and costs one more forward pass:
+  as much as gradient checkpointing, which it makes unnecessary.
+- Texts in the SR's histories have the pooled vectors of the LLM before stage 1 (`live_histories` reads them anew);
+  targets are always read live, with gradients.
 - *Heads first* (after Kumar et al., "Fine-Tuning can Distort Pretrained Features", ICLR 2022): a step of the LLM takes
-  seconds and one of the heads milliseconds. So the heads learn `L_rec` on the unchanged vectors first (`head_epochs`),
-  and between steps of the LLM they go over its recent states again (`replay`).
+  seconds and one of the heads milliseconds. So the heads learn `L_rec` on the unchanged vectors first
+  (`head_epochs`), and between steps of the LLM they go over its recent states again (`replay`).
 
 Everything random depends on (seed, step) alone, so that a run that was killed goes on to the same result.
 """
@@ -52,8 +52,8 @@ CHECKPOINT = "stage1.pt"
 class AlignmentConfig:
     """The paper's values, but for those marked ours."""
 
-    draw: DrawConfig = DrawConfig()
-    lora: LoraSettings = LoraSettings()
+    draw: DrawConfig = field(default_factory=DrawConfig)
+    lora: LoraSettings = field(default_factory=LoraSettings)
     samples: int = 0  #: how many training samples, 0: all of them, once
     batch: int = 128  #: of all processes together
     learning_rate: float = 3e-4
@@ -134,7 +134,7 @@ def align(
     Raises:
         ValueError: `folder` holds the run of another configuration, or a batch can't be shared by the processes.
     """
-    rank, processes = place()
+    _, processes = place()
     if config.batch % processes:
         raise ValueError(f"a batch of {config.batch} can't be shared by {processes} processes; make it a multiple")
     torch.set_num_threads(config.threads)
@@ -307,11 +307,14 @@ class _Run:
         for optimizer in self.optimizers:
             optimizer.step()
         count = sum(map(len, (*prompts, *responses, *rows)))
-        numbers = [parts.rec, parts.rec_chance, parts.behaviour, parts.z, parts.z_chance]
         return Step(
-            number + 1,
-            float(total(torch.tensor(said)) / labels),
-            *(float(value.detach()) for value in numbers),
+            step=number + 1,
+            lm=float(total(torch.tensor(said)) / labels),
+            rec=float(parts.rec.detach()),
+            rec_chance=float(parts.rec_chance),
+            behaviour=float(parts.behaviour.detach()),
+            z=float(parts.z.detach()),
+            z_chance=float(parts.z_chance),
             tokens=count,
             seconds=time.perf_counter() - began,
         )
@@ -347,7 +350,13 @@ class _Run:
     def _key(self, corpus: Corpus, store: PooledStore) -> str:
         """What a checkpoint must agree on to be gone on with."""
         log = corpus.log
-        parts = (asdict(self.config), store.fingerprint, asdict(self.heads.config), log.digest.tobytes(), self.texts.distinct)
+        parts = (
+            asdict(self.config),
+            store.fingerprint,
+            asdict(self.heads.config),
+            log.digest.tobytes(),
+            self.texts.distinct,
+        )
         return hashlib.sha256(msgspec.msgpack.encode(parts)).hexdigest()
 
     def _save(self) -> None:

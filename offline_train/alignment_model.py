@@ -108,7 +108,9 @@ class Aligner(nn.Module):
         comments = Side(texts[at["comment_title"]], said, has_comment)
         # The encoder adds the positions 0, 1, ...; what is added here in the place of an id makes them the drawn ones.
         place = self.encoder.video_history.position, self.encoder.comment_history.position
-        moved = [p[at[name]] - p[: at[name].shape[1]] for p, name in zip(place, ("video_at", "comment_at"), strict=True)]
+        moved = [
+            p[at[name]] - p[: at[name].shape[1]] for p, name in zip(place, ("video_at", "comment_at"), strict=True)
+        ]
         video_states, comment_states = self.encoder.states(moved[0], videos, moved[1], comments)
         query = texts[at["query"]]
         is_video = (at["kind"] == VIEW)[:, None]

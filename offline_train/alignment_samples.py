@@ -1,10 +1,10 @@
 """Samples of stage 1, as its two readers see them: a prompt for the LLM, and indices of texts for the SR.
 
-Augmentation (paper, section 3.3): the LLM and the SR may be shown different comments for the same item, so that what they agree
-on is the person and not the words; and histories lie at random positions, so that all positions learn.
+Augmentation (paper, section 3.3): the LLM and the SR may be shown different comments for the same item, so that what
+they agree on is the person and not the words; and histories lie at random positions, so that all positions learn.
 
-A popular comment is shown only if it was there before the sample, was not written by the user, and does not say what the
-target says. The user's own past records are shown as they are in serving.
+A popular comment is shown only if it was there before the sample, was not written by the user, and does not say what
+the target says. The user's own past records are shown as they are in serving.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class AlignmentBatch:
         """The SR's side of some samples, padded at the end.
 
         `video_title`, `video_comment`, `video_at` [b, V]; `comment_title`, `comment_at` [b, C]; `comment_text` [b, C, 3];
-        `query`, `target`, `kind`, `user`, `target_text` (index in the corpus), `both` [b]; `*_present` bool.
+        `query`, `target`, `kind`, `user`, `target_text` (in the corpus), `both` [b]; `*_present` bool.
         """
         b = len(drawn)
         v, c = (max(1, max(len(getattr(d, name)) for d in drawn)) for name in ("videos", "comments"))

@@ -1,7 +1,7 @@
 """Every text read once by a language model: pooled vectors, kept under what they are made of.
 
-A store belongs to one LLM (by the hash of its weights, LoRA included) and one length in tokens; in it a vector is found by the hash
-of its text. So a second run, a run that was killed, and a run on a log with a few new texts compute only what is
+A store belongs to one LLM (by the hash of its weights, LoRA included) and one length in tokens; in it a vector is found
+by the hash of its text. So a second run, a run that was killed, and a run on a log with a few new texts compute only what is
 missing. Chunks are renamed into place when they are whole.
 """
 
@@ -106,7 +106,9 @@ class PooledStore:
         name = hashlib.sha256(b"".join(keys)).hexdigest()[:24]
         scratch = self.folder / f".{name}.{os.getpid()}"
         with scratch.open("wb") as file:
-            np.savez(file, keys=np.frombuffer(b"".join(keys), np.uint8).reshape(-1, _KEY), vectors=np.concatenate(parts))
+            np.savez(
+                file, keys=np.frombuffer(b"".join(keys), np.uint8).reshape(-1, _KEY), vectors=np.concatenate(parts)
+            )
         os.replace(scratch, self.folder / f"{name}.npz")
 
     def _refresh(self) -> None:
@@ -119,7 +121,7 @@ class PooledStore:
 
 
 def by_tokens(rows: Sequence[tuple], most: int) -> Iterator[Sequence[tuple]]:
-    """Cut rows, whose first field is their length, longest first, into batches of at most `most` tokens with padding."""
+    """Cut rows, whose first field is their length, longest first, into batches of at most `most` tokens padded."""
     start = 0
     while start < len(rows):
         count = max(1, most // max(1, rows[start][0]))

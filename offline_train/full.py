@@ -47,8 +47,8 @@ class FullConfig:
     channel: str | None = "stable"
     test: bool = True
     batch_tokens: int = 4096  #: read at once when texts are embedded
-    align: AlignmentConfig = AlignmentConfig()
-    finetune: FinetuneConfig = FinetuneConfig()
+    align: AlignmentConfig = field(default_factory=AlignmentConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
 
 
 @dataclass(frozen=True)
@@ -189,8 +189,8 @@ def describe(point: Any) -> str:
     if isinstance(point, float):
         return f"heads alone: L_rec {point:+.3f} of chance"
     return (
-        f"L_lm {point.lm:.2f}, L_rec {point.rec - point.rec_chance:+.3f} and z {point.z - point.z_chance:+.3f} of chance, "
-        f"behaviour {point.behaviour:.3f}, {point.tokens / max(1e-9, point.seconds):,.0f} tokens/s"
+        f"L_lm {point.lm:.2f}, L_rec {point.rec - point.rec_chance:+.3f} and z {point.z - point.z_chance:+.3f} "
+        f"of chance, behaviour {point.behaviour:.3f}, {point.tokens / max(1e-9, point.seconds):,.0f} tokens/s"
     )
 
 

@@ -1,7 +1,7 @@
 """The text vectors of one LLM and one log in a folder: what is left of stage 1 once the LLM is thrown away.
 
-`vectors.npy` [n, d_t] with `keys.npy` (a hash of each text); `start.pt`, the SR weights that stage 2 starts from, if there
-was a stage 1; and `map.pt`, the text MLP with the kept standardisation.
+`vectors.npy` [n, d_t] with `keys.npy` (a hash of each text); `start.pt`, the SR weights that stage 2 starts from, if
+there was a stage 1; and `map.pt`, the text MLP with the kept standardisation.
 """
 
 from __future__ import annotations

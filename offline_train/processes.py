@@ -2,8 +2,8 @@
 
 Every process computes the loss of the whole batch from everyone's vectors. The gradient that flows back into a
 process's own vectors is then complete, negatives of other processes included, and the sum of all processes' parameter
-gradients is the gradient of the whole batch: the same as in one process. Start with `torchrun`, which sets the variables
-that `join` reads.
+gradients is the gradient of the whole batch: the same as in one process. Start with `torchrun`, which sets the
+variables that `join` reads.
 """
 
 from __future__ import annotations

@@ -92,5 +92,7 @@ def prompt(
         comment_lines.append(quote)
     histories = [video_lines, comment_lines][:: -1 if template else 1]
     task = words.video_task if current is None else words.comment_task
-    closing: list[Piece] = [words.video_answer] if current is None else [words.current, current, "\n", words.comment_answer]
+    closing: list[Piece] = (
+        [words.video_answer] if current is None else [words.current, current, "\n", words.comment_answer]
+    )
     return [task, *histories[0], *histories[1], *closing]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _DIR = click.Path(file_okay=False, path_type=Path)
 _COUNT = click.IntRange(min=1)
+_LINE_SECONDS = 20.0  # between two lines of progress in a file
 
 
 @click.group()
@@ -34,7 +36,7 @@ def command() -> None:
     show_default=True,
     help="Where the model is published.",
 )
-@click.option("--text", type=click.Choice(["svd"]), default="svd", show_default=True, help="What makes text vectors.")
+@click.option("--text", default="svd", show_default=True, help="svd, or llm:FOLDER as `full` leaves it.")
 @click.option("--task", type=click.Choice(["video", "comment", "joint"]), default="joint", show_default=True)
 @click.option("--split", type=click.Choice(["temporal", "leave-one-out"]), default="temporal", show_default=True)
 @click.option("--epochs", type=click.IntRange(min=0), default=50, show_default=True, help="At most.")
@@ -91,7 +93,7 @@ def fit(
             threads=threads,
             device=device,
         )
-        with _bar(config.epochs) as (stage, progress):
+        with _bar(config.epochs) as (stage, progress, _):
             fitted = run(
                 log_dir,
                 registry,
@@ -133,7 +135,7 @@ def refresh(file: Path, overrides: tuple[str, ...], every: str | None, bootstrap
         raise click.UsageError(str(error)) from None
 
     def run() -> None:
-        with _bar(config.finetuning().epochs) as (stage, progress):
+        with _bar(config.finetuning().epochs) as (stage, progress, _):
             done = once(config, bootstrap_servers, stage, progress)
         if as_json:
             import json
@@ -155,8 +157,45 @@ def refresh(file: Path, overrides: tuple[str, ...], every: str | None, bootstrap
         raise click.ClickException(str(error)) from None
 
 
+@command.command()
+@click.option("--config", "path", type=click.Path(dir_okay=False, path_type=Path), required=True, help="A YAML file.")
+@click.option("--set", "values", multiple=True, metavar="KEY=VALUE", help="Override a value, such as align.batch=64.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+def full(path: Path, values: tuple[str, ...], as_json: bool) -> None:
+    """Both stages: align the SR with a language model, embed all texts, fine-tune, measure and publish.
+
+    Started again after a kill, it goes on where it was.
+    """
+    from model_runtime.manifest import BundleError
+    from model_runtime.registry import RegistryError
+    from offline_train.full import read_config, train_full
+    from offline_train.log import LogError
+
+    overrides = {}
+    for value in values:
+        key, equals, content = value.partition("=")
+        if not equals:
+            raise click.UsageError(f"--set {value}: expected KEY=VALUE")
+        overrides[key] = content
+    try:
+        config = read_config(path, overrides)
+        with _bar(config.finetune.epochs) as (stage, progress, advance):
+            done = train_full(config, stage=stage, advance=advance, progress=progress)
+    except (LogError, BundleError, RegistryError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    if done is None:
+        return
+    _print(done.fitted, as_json)
+    if not as_json:
+        click.echo(f"texts       {done.texts}\nboth stages {done.report}")
+        if done.curves:
+            click.echo(f"stage 1     {done.curves}")
+
+
 @contextmanager
-def _bar(epochs: int) -> Iterator[tuple[Callable[[str], None], Callable[[Point], None]]]:
+def _bar(
+    epochs: int,
+) -> Iterator[tuple[Callable[[str], None], Callable[[Point], None], Callable[[int, int, str], None]]]:
     """A progress bar on standard error: what is being done; in training epoch, loss, rate and time left at most."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -171,6 +210,7 @@ def _bar(epochs: int) -> Iterator[tuple[Callable[[str], None], Callable[[Point],
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         current = bar.add_task("starting", total=None)
+        told = [0.0]
 
         def stage(what: str) -> None:
             nonlocal current
@@ -189,7 +229,13 @@ def _bar(epochs: int) -> Iterator[tuple[Callable[[str], None], Callable[[Point],
                 click.echo(what, err=True)  # a file of lines: one per epoch
             bar.update(current, description=what, total=epochs * point.batches, completed=done)
 
-        yield stage, progress
+        def advance(done: int, total: int, how: str) -> None:
+            if bar.disable and (done == total or time.monotonic() - told[0] > _LINE_SECONDS):
+                told[0] = time.monotonic()
+                click.echo(f"{done:,} of {total:,}, {how}", err=True)
+            bar.update(current, description=how, total=total, completed=done)
+
+        yield stage, progress, advance
         bar.update(current, total=1, completed=1)
 
 

@@ -1,0 +1,169 @@
+import dataclasses
+import os
+import socket
+import subprocess
+import sys
+
+import msgspec
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("peft")
+
+import tastes  # noqa: E402
+import tiny_llm  # noqa: E402
+
+from offline_train.alignment import AlignmentConfig, align, drawn_texts  # noqa: E402
+from offline_train.alignment_samples import AlignmentBatch, DrawConfig, Drawer  # noqa: E402
+from offline_train.corpus import Corpus, temporal_split  # noqa: E402
+from offline_train.embedding import CorpusTexts, PooledStore  # noqa: E402
+from offline_train.llm import LLM, LoraSettings  # noqa: E402
+from offline_train.log import VIEW, Log  # noqa: E402
+from streams.events import Video  # noqa: E402
+
+pytestmark = pytest.mark.train
+QUICK = AlignmentConfig(
+    samples=24,
+    batch=8,
+    head_samples=48,
+    head_epochs=1,
+    replay=1,
+    text_tokens=6,
+    micro_tokens=700,
+    checkpoint_steps=1,
+    threads=1,
+    dropout=0.0,
+    lora=LoraSettings(dropout=0.0),
+    draw=DrawConfig(history=4, prompt_history=2),
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    corpus = Corpus.build(tastes.log())
+    return corpus, temporal_split(corpus), tiny_llm.make(tmp_path_factory.mktemp("tiny"))
+
+
+def run(data, folder, config=QUICK, progress=lambda done, steps, point: None):
+    corpus, split, model = data
+    llm = LLM.load(str(model))
+    store = PooledStore(llm, folder / "cache", config.text_tokens)
+    return align(corpus, split, llm, store, config, folder / "stage1", progress=progress)
+
+
+def losses(aligned):
+    return [dataclasses.replace(point, seconds=0.0) for point in aligned.curve]
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    return run(data, tmp_path_factory.mktemp("whole"))
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_result(data, whole, tmp_path):
+    def stop(done, steps, point):
+        if done == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(data, tmp_path, progress=stop)
+    steps = []
+    again = run(data, tmp_path, progress=lambda done, steps_, point: steps.append(done))
+    assert steps == [3]
+    assert losses(again) == losses(whole)
+    weights = whole.heads.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in again.heads.state_dict().items())
+
+
+def test_the_gradient_cache_is_exact(data, whole, tmp_path):
+    """One sample at a time gives what the whole batch at once gives."""
+    at_once = run(data, tmp_path, dataclasses.replace(QUICK, micro_tokens=100_000))
+    for a, b in zip(losses(at_once), losses(whole), strict=True):
+        assert dataclasses.astuple(a) == pytest.approx(dataclasses.astuple(b), abs=2e-3)
+
+
+def test_it_refuses_a_checkpoint_of_another_configuration(data, tmp_path):
+    run(data, tmp_path)
+    with pytest.raises(ValueError, match="another configuration"):
+        run(data, tmp_path, dataclasses.replace(QUICK, seed=1))
+
+
+def test_two_processes_give_the_losses_of_one(data, whole, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = (
+        "import sys, pathlib; sys.path[:0] = ['tests/offline_train']\n"
+        "import test_alignment as t, tastes\n"
+        "from offline_train.processes import join, place\n"
+        "join(); corpus = t.Corpus.build(tastes.log())\n"
+        "aligned = t.run((corpus, t.temporal_split(corpus), sys.argv[1]), pathlib.Path(sys.argv[2]))\n"
+        "if not place()[0]:\n"
+        "    for p in t.losses(aligned): print('POINT', p.lm, p.rec, p.behaviour, p.z)\n"
+    )
+    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(data[2]), str(tmp_path)],
+            env={**os.environ, "PYTHONPATH": os.getcwd(), **environment, "RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    output = [process.communicate()[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    points = [list(map(float, line.split()[1:])) for line in output[0].splitlines() if line.startswith("POINT")]
+    expected = [[p.lm, p.rec, p.behaviour, p.z] for p in whole.curve]
+    assert np.array(points) == pytest.approx(np.array(expected), abs=5e-3)
+
+
+def test_no_target_text_is_shown_to_either_side():
+    catalog, events = tastes.records()
+    # Every text says its own id, so that a text tells where it comes from.
+    unique = [
+        msgspec.structs.replace(e, **({"title": e.video_id} if isinstance(e, Video) else {"text": e.comment_id}))
+        for e in catalog
+    ]
+    corpus = Corpus.build(Log.build(iter(unique), iter(events)))
+    split = temporal_split(corpus)
+    drawer = Drawer(corpus, split, CorpusTexts.of(corpus.log, split.valid_ms), DrawConfig(), 0)
+    assert (corpus.log.ts_ms[drawer.samples.event_index] < split.valid_ms).all()
+    for row in range(0, len(drawer.samples), 5):
+        drawn = drawer.draw(row)
+        shown = drawn_texts([drawn])
+        assert drawn.target not in shown
+        assert shown - {-1} <= set(drawer.may_show(row).tolist())
+
+
+def test_empty_histories_give_numbers(data, whole):
+    corpus, split, _ = data
+    drawer = Drawer(corpus, split, CorpusTexts.of(corpus.log, split.valid_ms), QUICK.draw, 0)
+    drawn = [drawer.draw(row) for row in drawer.choose(6)]
+    none = np.zeros(0, np.int64)
+    drawn[0] = dataclasses.replace(drawn[0], videos=[], video_at=none)
+    drawn[1] = dataclasses.replace(drawn[1], comments=[], comment_at=none)
+    drawn[2] = dataclasses.replace(drawn[2], videos=[], comments=[], video_at=none, comment_at=none)
+    batch = AlignmentBatch.of(drawn)
+    whole.heads.zero_grad()
+    pooled = torch.randn(len(batch.texts), whole.llm.dim, requires_grad=True)
+    parts = whole.heads(batch, pooled, torch.randn(6, whole.llm.dim), 0.07)
+    (parts.rec + parts.align).backward()
+    assert torch.isfinite(parts.rec + parts.align)
+    assert torch.isfinite(pooled.grad).all()
+    assert all(torch.isfinite(p.grad).all() for p in whole.heads.parameters() if p.grad is not None)
+
+
+def test_both_kinds_and_all_positions_are_drawn(data):
+    corpus, split, _ = data
+    drawer = Drawer(corpus, split, CorpusTexts.of(corpus.log, split.valid_ms), DrawConfig(video_share=0.25), 0)
+    rows = drawer.choose(40)
+    assert (drawer.samples.kind[rows] == VIEW).sum() == 10
+    places = np.concatenate([drawer.draw(int(row)).video_at for row in rows])
+    assert places.max() > 40
+    assert all((np.diff(drawer.draw(int(row)).video_at) > 0).all() for row in rows)

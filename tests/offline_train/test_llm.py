@@ -1,0 +1,111 @@
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("peft")
+
+import tiny_llm  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+from offline_train.embedding import PooledStore  # noqa: E402
+from offline_train.llm import LLM, LLMError, LoraSettings  # noqa: E402
+from offline_train.prompts import LANGUAGES, prompt  # noqa: E402
+
+pytestmark = pytest.mark.train
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_llm.make(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def llm(folder):
+    return LLM.load(str(folder))
+
+
+def test_z_is_the_state_before_the_first_response_token(llm):
+    prompts, responses = [[1, 2, 3, 4], [9, 8]], [[5, 6], [7, 7, 7]]
+    states, entropy = llm.read(prompts, responses)
+    expected = 0.0
+    for i, (p, r) in enumerate(zip(prompts, responses, strict=True)):
+        out = llm.model(input_ids=torch.tensor([p + r]), output_hidden_states=True)
+        assert torch.allclose(states[i], out.hidden_states[-1][0, len(p) - 1], atol=1e-5)
+        expected += float(F.cross_entropy(out.logits[0, len(p) - 1 : -1], torch.tensor(r), reduction="sum"))
+    assert float(entropy) == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_the_response_says_does_not_change_z(llm):
+    one, other = (llm.read([[1, 2, 3]], [response])[0] for response in ([4, 5], [200, 201, 202]))
+    assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_padding_changes_no_pooled_vector(llm):
+    rows = [[1, 2, 3, 4, 5, 6], [7], [8, 9]]
+    together = llm.pooled(rows)
+    for row, vector in zip(rows, together, strict=True):
+        assert torch.allclose(llm.pooled([row])[0], vector, atol=1e-5)
+        assert torch.allclose(llm.states([row])[0].mean(0), vector, atol=1e-5)
+
+
+def test_only_lora_trains_and_it_starts_as_no_change(llm):
+    before = llm.pooled([[1, 2, 3]]).detach()
+    assert not llm.lora()
+    llm.add_lora(LoraSettings())
+    llm.eval()
+    assert torch.allclose(llm.pooled([[1, 2, 3]]), before, atol=1e-6)
+    names = list(llm.lora())
+    assert names
+    assert all("lora_" in name for name in names)
+    for layer in ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"):
+        assert any(layer in name for name in names)
+    states, entropy = llm.read([[1, 2]], [[3]])
+    (states.sum() + entropy).backward()
+    assert all(p.grad is None for p in llm.parameters() if not p.requires_grad)
+
+
+def test_merged_weights_give_the_same_vectors(llm):
+    llm.add_lora(LoraSettings())
+    with torch.no_grad():
+        for value in llm.lora().values():
+            value.normal_(std=0.05)
+    llm.eval()
+    before, fingerprint = llm.pooled([[1, 2, 3]]).detach(), llm.fingerprint()
+    llm.merge()
+    assert torch.allclose(llm.pooled([[1, 2, 3]]), before, atol=1e-4)
+    assert llm.fingerprint() != fingerprint
+
+
+def test_embedding_computes_only_what_is_new(llm, tmp_path):
+    seen = []
+
+    def report(done, total, rate):
+        seen.append(total)
+
+    texts = ["a film", "a longer comment on a film", "x"]
+    first = PooledStore(llm, tmp_path, 8).vectors(texts, report)
+    assert seen[-1] == 3
+    again = PooledStore(llm, tmp_path, 8).vectors([*texts, "new", "x"], report)
+    assert seen[-1] == 1
+    assert (again[:3] == first).all()
+    assert (again[4] == first[2]).all()
+    expected = llm.pooled(llm.tokens(["a longer comment on a film"], 8)).detach().numpy()
+    assert again[1] == pytest.approx(expected[0], abs=1e-5)
+    with torch.no_grad():
+        next(llm.parameters()).add_(0.1)
+    PooledStore(llm, tmp_path, 8).vectors(texts, report)
+    assert seen[-1] == 3  # another LLM
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_templates_differ_in_which_history_comes_first(language):
+    first, second = (prompt([(1, 2)], [(3, [4, 5])], 6, template=t, language=language) for t in (0, 1))
+    assert [p for p in first if isinstance(p, int)] == [1, 2, 3, 4, 5, 6]
+    assert [p for p in second if isinstance(p, int)] == [3, 4, 5, 1, 2, 6]
+    assert LANGUAGES[language].nothing in prompt([], [], None, language=language)
+
+
+def test_what_can_not_be_loaded_fails_with_a_reason(tmp_path):
+    with pytest.raises(LLMError, match="can't load"):
+        LLM.load(str(tmp_path))
+    with pytest.raises(LLMError, match="no file"):
+        LLM.load(str(tmp_path / "missing.gguf"))
