@@ -100,18 +100,23 @@ class Aligner(nn.Module):
         texts = F.pad(self.text(self.map(pooled)), (0, 0, 0, 1))  # [n + 1, d], a zero row for no text
         device = texts.device
         at = {name: torch.from_numpy(value).to(device) for name, value in batch.columns.items()}
-        has_video = at["video_title_present"]
-        has_comment = at["comment_title_present"]
         several = at["comment_text"] < len(pooled)  # [b, C, 3]
         said = texts[at["comment_text"]].sum(2) / several.sum(2, keepdim=True).clamp(min=1)
-        videos = Side(texts[at["video_title"]], texts[at["video_comment"]], has_video)
-        comments = Side(texts[at["comment_title"]], said, has_comment)
-        # The encoder adds the positions 0, 1, ...; what is added here in the place of an id makes them the drawn ones.
-        place = self.encoder.video_history.position, self.encoder.comment_history.position
-        moved = [
-            p[at[name]] - p[: at[name].shape[1]] for p, name in zip(place, ("video_at", "comment_at"), strict=True)
-        ]
-        video_states, comment_states = self.encoder.states(moved[0], videos, moved[1], comments)
+        videos = Side(
+            torch.zeros_like(texts[at["video_title"]]),  # no ids in this stage
+            texts[at["video_title"]],
+            texts[at["video_comment"]],
+            at["video_title_present"],
+            at["video_at"],
+        )
+        comments = Side(
+            torch.zeros_like(said),
+            texts[at["comment_title"]],
+            said,
+            at["comment_title_present"],
+            at["comment_at"],
+        )
+        video_states, comment_states = self.encoder.states(videos, comments)
         query = texts[at["query"]]
         is_video = (at["kind"] == VIEW)[:, None]
         own = torch.where(

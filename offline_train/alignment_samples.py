@@ -63,7 +63,8 @@ class AlignmentBatch:
     def of(drawn: list[Drawn]) -> AlignmentBatch:
         """The SR's side of some samples, padded at the end.
 
-        `video_title`, `video_comment`, `video_at` [b, V]; `comment_title`, `comment_at` [b, C]; `comment_text` [b, C, 3];
+        `video_title`, `video_comment`, `video_at` [b, V]; `comment_title`, `comment_at` [b, C]; `comment_text`
+        [b, C, 3];
         `query`, `target`, `kind`, `user`, `target_text` (in the corpus), `both` [b]; `*_present` bool.
         """
         b = len(drawn)

@@ -1,8 +1,8 @@
 """Every text read once by a language model: pooled vectors, kept under what they are made of.
 
-A store belongs to one LLM (by the hash of its weights, LoRA included) and one length in tokens; in it a vector is found
-by the hash of its text. So a second run, a run that was killed, and a run on a log with a few new texts compute only what is
-missing. Chunks are renamed into place when they are whole.
+A store belongs to one LLM (by the hash of its weights, LoRA included) and one length in tokens; in it a vector is
+found by the hash of its text. So a second run, a run that was killed, and a run on a log with a few new texts compute
+only what is missing. Chunks are renamed into place when they are whole.
 """
 
 from __future__ import annotations

@@ -1,0 +1,87 @@
+import json
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("peft")
+
+import numpy as np
+import tastes
+import tiny_llm
+from click.testing import CliRunner
+
+from infra.cli import main
+from model_runtime.registry import Registry
+from model_runtime.scorer import Scorer
+from offline_train import llm_texts
+from offline_train.full import read_config
+from offline_train.log import Log
+from offline_train.text import text_vectors
+
+pytestmark = pytest.mark.train
+YAML = """
+align: {samples: 16, batch: 8, head_epochs: 0, text_tokens: 6, micro_tokens: 700, threads: 1,
+        draw: {history: 4, prompt_history: 2}}
+finetune: {epochs: 1, batch: 64, threads: 1}
+test: false
+"""
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("full")
+    log = folder / "log"
+    log.mkdir()
+    tastes.write(log)
+    model = tiny_llm.make(folder / "model")
+    path = folder / "config.yaml"
+    path.write_text(f"log: {log}\nregistry: {folder}/registry\ncache: {folder}/cache\nllm: {model}\n{YAML}")
+    results = []
+    for _ in range(2):
+        result = CliRunner().invoke(main, ["train", "full", "--config", str(path), "--json"])
+        assert result.exit_code == 0, result.output
+        results.append((json.loads(result.stdout), result.stderr))
+    return folder, path, results
+
+
+def test_it_publishes_a_model_that_serves_and_a_report(ran):
+    folder, _, [(summary, _), _] = ran
+    assert Scorer(Registry(folder / "registry").open(summary["version"])).check_sample() > 0
+    report = json.loads((folder / "registry" / "reports" / summary["version"] / "full.json").read_bytes())
+    assert len(report["stage1"]["curve"]) == 2
+    assert set(report["seconds"]) == {"stage 1", "embedding", "stage 2"}
+    assert list((folder / "cache" / "stage1").glob("*/curves.png"))
+
+
+def test_a_second_run_takes_up_what_is_there_and_ends_the_same(ran):
+    _, _, [(first, _), (second, _)] = ran
+    assert first["metrics"]["validation"] == second["metrics"]["validation"]
+
+
+def test_the_vectors_come_by_the_door_of_the_others(ran):
+    folder, _, _ = ran
+    log = Log.read(folder / "log")
+    (texts,) = (folder / "cache" / "texts").iterdir()
+    vectors = text_vectors(log, f"llm:{texts}")
+    assert vectors.video.shape == (24, 256)
+    assert vectors.start is not None
+    assert text_vectors(log, f"llm-text:{texts}").start is None
+    same = [i for i, text in enumerate(log.comment_texts) if text == log.comment_texts[0]]
+    assert (vectors.comment[same] == vectors.comment[0]).all()
+    llm_texts.write(folder / "few", ["another text"], np.zeros((1, 256)), {})
+    with pytest.raises(ValueError, match="lacks vectors"):
+        llm_texts.read(folder / "few", log)
+
+
+def test_a_mistyped_key_is_named(ran):
+    _, path, _ = ran
+    with pytest.raises(ValueError, match=r"unknown key align\.bach"):
+        read_config(path, {"align.bach": "3"})
+    result = CliRunner().invoke(main, ["train", "full", "--config", str(path), "--set", "align.batch=many"])
+    assert result.exit_code == 1
+    assert "align.batch" in result.output
+
+
+@pytest.mark.parametrize("name", ["paper", "rotten-tomatoes"])
+def test_the_shipped_configurations_are_valid(name):
+    assert read_config(f"infra/training/{name}.yaml").stage1
