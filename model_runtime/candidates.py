@@ -42,6 +42,7 @@ class Candidates:
         self._orphans: dict[str, int] = {}  # threads of videos that are not known yet
         self.additions = 0  # how many ids became known
         self.edits = 0  # how many known ids got another row
+        self.moving = 0  # the same, counted before any of it can be seen
         self._changes = 0
         self._penalties: tuple[int, int, NDArray[np.float32] | None] = (0, len(self._ids), None)
         self._digests = _Digests(np.fromiter(map(video_digest, self._ids), dtype=np.uint32, count=len(self._ids)))
@@ -88,6 +89,7 @@ class Candidates:
         # A scorer may look at any moment: for one it may find neither row of an id alive, but never both, and whoever
         # finds the row in the index also finds a view that has it.
         if known >= 0:
+            self.moving += 1
             self._alive.values()[known] = False
         self._alive.extend(np.ones(1, dtype=bool))
         self._changes += 1

@@ -13,6 +13,7 @@ from model_runtime.bundle import Bundle, Scored
 from model_runtime.candidates import Candidates
 from model_runtime.encoder import Encoder, Steps
 from model_runtime.features import Features, Request
+from model_runtime.ids import video_digest
 from model_runtime.manifest import BundleError
 from model_runtime.ranking import best, thresholds
 from model_runtime.sessions import Encoded, Sessions
@@ -120,15 +121,16 @@ class Scorer:
         return len(self.bundle.sample)
 
     def _score(self, requests: Sequence[Request]) -> list[Ranking]:
+        moving = self.candidates.moving
         encoded = self.sessions.encode(requests)
         rankings = []
         for start in range(0, len(requests), _SCORED):
             part = slice(start, start + _SCORED)
-            rankings += self._rank(requests[part], encoded.part(part))
+            rankings += self._rank(requests[part], encoded.part(part), moving)
         return rankings
 
-    def _rank(self, requests: Sequence[Request], encoded: Encoded) -> list[Ranking]:
-        scores = self._video_scores(requests, encoded)
+    def _rank(self, requests: Sequence[Request], encoded: Encoded, moving: int) -> list[Ranking]:
+        scores = self._video_scores(requests, encoded, moving)
         bounds = thresholds(scores, self.top_videos).tolist()
         rankings = []
         for row, request in enumerate(requests):
@@ -147,7 +149,7 @@ class Scorer:
             )
         return rankings
 
-    def _video_scores(self, requests: Sequence[Request], encoded: Encoded) -> NDArray[np.float32]:
+    def _video_scores(self, requests: Sequence[Request], encoded: Encoded, moving: int) -> NDArray[np.float32]:
         """Scores of all videos, [B, rows], in a reused buffer; -inf where a user must not get a video."""
         # After the histories were looked up: every row in them is in the view.
         count, penalties = self.candidates.view()
@@ -164,7 +166,13 @@ class Scorer:
         for index in (encoded.videos, encoded.comment_videos, encoded.current[:, None]):
             rows, columns = np.nonzero(index >= 0)
             scores[rows, index[rows, columns]] = -np.inf
-        scores[self.candidates.barred([request.barred for request in requests])] = -np.inf
+        barred = [request.barred for request in requests]
+        if self.candidates.moving != moving:
+            # A title changed meanwhile: a video may have another row than the one its history was looked up with.
+            barred = [[*request.barred, *map(video_digest, _videos(request))] for request in requests]
+        rows, columns = self.candidates.barred(barred)
+        there = columns < count  # later rows are not in the view
+        scores[rows[there], columns[there]] = -np.inf
         return scores
 
     def _rank_comments(
@@ -198,6 +206,11 @@ class Scorer:
                         f"{self.bundle.encoder_path}: the {name} preference of a user with {len(user.videos)} videos "
                         f"and {len(user.comment_ids)} comments is not finite; mask empty histories and export again"
                     )
+
+
+def _videos(request: Request) -> set[str]:
+    """What a user has watched or is on."""
+    return {*request.videos, *request.comment_videos, *([request.current_video] if request.current_video else [])}
 
 
 def _size(request: Request) -> tuple[int, int]:
