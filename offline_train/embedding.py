@@ -65,6 +65,10 @@ class PooledStore:
     ) -> np.ndarray:
         """float32 [len(texts), d_llm] of texts, none of them empty; computes what the store lacks."""
         keys = [_key(text) for text in texts]
+        # Everyone must divide the same list: what one process had written already would shift another's share.
+        wait()
+        self._refresh()
+        wait()
         lacking = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._vectors}
         if lacking:
             self._compute(lacking, report, batch_tokens)
