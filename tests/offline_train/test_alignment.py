@@ -38,6 +38,8 @@ QUICK = AlignmentConfig(
     draw=DrawConfig(history=4, prompt_history=2),
 )
 
+LLM_ONLY = dataclasses.replace(QUICK, head_epochs=0, replay=0)
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
@@ -93,7 +95,8 @@ def test_it_refuses_a_checkpoint_of_another_configuration(data, tmp_path):
         run(data, tmp_path, dataclasses.replace(QUICK, seed=1))
 
 
-def test_two_processes_give_the_losses_of_one(data, whole, tmp_path):
+def test_two_processes_give_the_losses_of_one(data, tmp_path):
+    one = run(data, tmp_path / "one", LLM_ONLY)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -102,14 +105,14 @@ def test_two_processes_give_the_losses_of_one(data, whole, tmp_path):
         "import test_alignment as t, tastes\n"
         "from offline_train.processes import join, place\n"
         "join(); corpus = t.Corpus.build(tastes.log())\n"
-        "aligned = t.run((corpus, t.temporal_split(corpus), sys.argv[1]), pathlib.Path(sys.argv[2]))\n"
+        "aligned = t.run((corpus, t.temporal_split(corpus), sys.argv[1]), pathlib.Path(sys.argv[2]), t.LLM_ONLY)\n"
         "if not place()[0]:\n"
         "    for p in t.losses(aligned): print('POINT', p.lm, p.rec, p.behaviour, p.z)\n"
     )
     environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(data[2]), str(tmp_path)],
+            [sys.executable, "-c", code, str(data[2]), str(tmp_path / "two")],
             env={**os.environ, "PYTHONPATH": os.getcwd(), **environment, "RANK": str(rank)},
             stdout=subprocess.PIPE,
             text=True,
@@ -119,8 +122,11 @@ def test_two_processes_give_the_losses_of_one(data, whole, tmp_path):
     output = [process.communicate()[0] for process in started]
     assert [process.returncode for process in started] == [0, 0]
     points = [list(map(float, line.split()[1:])) for line in output[0].splitlines() if line.startswith("POINT")]
-    expected = [[p.lm, p.rec, p.behaviour, p.z] for p in whole.curve]
-    assert np.array(points) == pytest.approx(np.array(expected), abs=5e-3)
+    expected = [[p.lm, p.rec, p.behaviour, p.z] for p in one.curve]
+    assert points[0] == pytest.approx(expected[0], abs=1e-4)
+    # Some gradients are zero but for rounding (of keys' biases, which softmax cancels), and Adam makes whole steps of
+    # them: from the second step on, the order in which floats were added shows.
+    assert np.array(points) == pytest.approx(np.array(expected), rel=1e-2)
 
 
 def test_no_target_text_is_shown_to_either_side():
