@@ -42,7 +42,9 @@ class Candidates:
         self._orphans: dict[str, int] = {}  # threads of videos that are not known yet
         self.additions = 0  # how many ids became known
         self.edits = 0  # how many known ids got another row
-        self.moving = 0  # the same, counted before any of it can be seen
+        # How many rows were begun for videos, and how many can be found: whoever reads `moved`, looks rows up and then
+        # reads another `moving` may have missed a video that got its row meanwhile.
+        self.moving = self.moved = 0
         self._changes = 0
         self._penalties: tuple[int, int, NDArray[np.float32] | None] = (0, len(self._ids), None)
         self._digests = _Digests(np.fromiter(map(video_digest, self._ids), dtype=np.uint32, count=len(self._ids)))
@@ -88,8 +90,8 @@ class Candidates:
         self._late_digests.extend(np.array([video_digest(video_id)], np.uint32))
         # A scorer may look at any moment: for one it may find neither row of an id alive, but never both, and whoever
         # finds the row in the index also finds a view that has it.
+        self.moving += 1
         if known >= 0:
-            self.moving += 1
             self._alive.values()[known] = False
         self._alive.extend(np.ones(1, dtype=bool))
         self._changes += 1
@@ -99,6 +101,7 @@ class Candidates:
         else:
             self._orphans.pop(video_id, None)
             self.additions += 1
+        self.moved += 1
 
     def add_comment(
         self, comment_id: str, video_id: str, vector: NDArray[np.float32], likes: int = 0, created_ms: int = 0

@@ -121,16 +121,16 @@ class Scorer:
         return len(self.bundle.sample)
 
     def _score(self, requests: Sequence[Request]) -> list[Ranking]:
-        moving = self.candidates.moving
+        moved = self.candidates.moved
         encoded = self.sessions.encode(requests)
         rankings = []
         for start in range(0, len(requests), _SCORED):
             part = slice(start, start + _SCORED)
-            rankings += self._rank(requests[part], encoded.part(part), moving)
+            rankings += self._rank(requests[part], encoded.part(part), moved)
         return rankings
 
-    def _rank(self, requests: Sequence[Request], encoded: Encoded, moving: int) -> list[Ranking]:
-        scores = self._video_scores(requests, encoded, moving)
+    def _rank(self, requests: Sequence[Request], encoded: Encoded, moved: int) -> list[Ranking]:
+        scores = self._video_scores(requests, encoded, moved)
         bounds = thresholds(scores, self.top_videos).tolist()
         rankings = []
         for row, request in enumerate(requests):
@@ -149,7 +149,7 @@ class Scorer:
             )
         return rankings
 
-    def _video_scores(self, requests: Sequence[Request], encoded: Encoded, moving: int) -> NDArray[np.float32]:
+    def _video_scores(self, requests: Sequence[Request], encoded: Encoded, moved: int) -> NDArray[np.float32]:
         """Scores of all videos, [B, rows], in a reused buffer; -inf where a user must not get a video."""
         # After the histories were looked up: every row in them is in the view.
         count, penalties = self.candidates.view()
@@ -167,8 +167,8 @@ class Scorer:
             rows, columns = np.nonzero(index >= 0)
             scores[rows, index[rows, columns]] = -np.inf
         barred = [request.barred for request in requests]
-        if self.candidates.moving != moving:
-            # A title changed meanwhile: a video may have another row than the one its history was looked up with.
+        if self.candidates.moving != moved:
+            # A title changed or a video came meanwhile: what was watched may have another row than was looked up.
             barred = [[*request.barred, *map(video_digest, _videos(request))] for request in requests]
         rows, columns = self.candidates.barred(barred)
         there = columns < count  # later rows are not in the view

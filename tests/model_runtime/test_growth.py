@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from model_runtime.comments import MOST
 from model_runtime.ids import video_digest
 from model_runtime.rows import Column
 from model_runtime.scorer import Request, Scorer
+from model_runtime.sessions import Encoded
 
 MODEL = make_model(12, 30, seed=6)
 TOLERANCE = 5e-5
@@ -194,6 +196,24 @@ def test_scoring_goes_on_while_the_catalog_grows(folder: Path) -> None:
     thread.join()
     assert not failures, failures[0]
     assert scorer.candidates.alive_videos() == 12 + 1500
+
+
+def test_a_title_that_changes_while_a_batch_is_scored_brings_nothing_watched_back(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = Scorer(Bundle.open(folder), top_videos=20)
+    encode = scorer.sessions.encode
+
+    def then_change(requests: Sequence[Request]) -> Encoded:
+        encoded = encode(requests)
+        scorer.candidates.add_video("v0", VECTORS[0])
+        scorer.candidates.add_video("late", VECTORS[1])
+        return encoded
+
+    monkeypatch.setattr(scorer.sessions, "encode", then_change)
+    (ranking,) = scorer.score([Request(["v0", "late"])])
+    assert not {"v0", "late"} & set(ranking.video_ids)
+    assert "v1" in ranking.video_ids
 
 
 @given(st.lists(st.integers(0, 3000), max_size=6))
