@@ -52,7 +52,7 @@ def test_a_folder_is_published_and_wrong_lines_are_reported(kafka: str, tmp_path
     wrong = [(reject["line"], reject["code"], reject["field"]) for reject in report["rejects"]]
     assert wrong == [(2, "missing-field", "title"), (3, "invalid-field", "video_id"), (32, "not-json", None)]
     assert [json.loads(line)["value"] for line in rejects.read_text().splitlines()][2] == "{oops"
-    arrived = [r.value() for r in read_topic(kafka, topics.VIDEO_VIEWS) if r.key().decode().startswith(name)]
+    arrived = [r.value() for r in read_topic(kafka, topics.VIDEO_VIEWS) if (r.key() or b"").decode().startswith(name)]
     assert sorted(json.loads(value)["event_id"] for value in arrived) == sorted(f"{name}-e{n}" for n in range(30))
 
 

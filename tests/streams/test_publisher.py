@@ -29,7 +29,7 @@ def view(run_id: str, number: int = 0, **fields: Any) -> VideoView:
 
 
 def records_of(kafka: str, topic: str, run_id: str) -> list[Any]:
-    return [record for record in read_topic(kafka, topic) if record.key().decode().startswith(run_id)]
+    return [record for record in read_topic(kafka, topic) if (record.key() or b"").decode().startswith(run_id)]
 
 
 def test_the_surface_is_small_and_documented() -> None:
