@@ -14,10 +14,14 @@ from model_runtime.index import Index
 
 
 class VideoEntry(Struct, frozen=True, gc=False):
-    """A video as the catalog has it now. `text` is its title with its tags, None: it was removed."""
+    """A video as the catalog has it now. `text` is its title with its tags, None: it was removed.
+
+    `created_ms`: Unix ms, 0 unknown.
+    """
 
     id: str
     text: str | None
+    created_ms: int = 0
 
 
 class CommentEntry(Struct, frozen=True, gc=False):
@@ -75,6 +79,8 @@ class Arrivals:
     def _video(self, entry: VideoEntry, vector: NDArray[np.float32] | None) -> bool:
         if vector is None:
             return self.candidates.set_video(entry.id, entry.text is not None) or entry.text is None
+        if entry.created_ms and self.candidates.video_index[entry.id] < 0:
+            self.candidates.created_ms[entry.id] = entry.created_ms
         self.candidates.add_video(entry.id, vector)
         return True
 

@@ -40,6 +40,7 @@ class Candidates:
         self._alive.extend(np.ones(len(self._ids), dtype=bool))
         self._threads = Column(None, np.int32)  # of the late videos; a bundle's video has the thread of its row
         self._orphans: dict[str, int] = {}  # threads of videos that are not known yet
+        self.created_ms: dict[str, int] = {}  #: Unix ms, of videos that the bundle does not know
         self.additions = 0  # how many ids became known
         self.edits = 0  # how many known ids got another row
         # How many rows were begun for videos, and how many can be found: whoever reads `moved`, looks rows up and then
@@ -201,6 +202,14 @@ class Candidates:
             names: list[str] = self._ids[rows].tolist()
             return names
         return [self._ids[row] if row < n else self._late_ids[row - n] for row in rows.tolist()]
+
+    def bundle_rows(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The bundle's rows of the same videos, which differ where a title changed; -1 of those not in the bundle."""
+        n = len(self._ids)
+        threads = rows.copy()
+        late = rows >= n
+        threads[late] = self._threads.values()[rows[late] - n]
+        return np.where(threads < n, threads, -1)
 
     def comments_of(self, video_id: str) -> NDArray[np.int32]:
         """Rows of the alive comments under a video, ascending, at most `comments.MOST`; none under an unknown or a

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from model_runtime.bundle import Bundle
 from model_runtime.index import Index
-from model_runtime.rows import Column, Table, inverse_lengths
+from model_runtime.rows import Column, Rows, Table, inverse_lengths
 
 #: comments of one video that are scored at most: half of them those with the most likes, the others the newest
 MOST = 1024
@@ -79,6 +79,11 @@ class Comments:
         self._created_ms.values()[at] = created_ms
         return True
 
+    def created_ms(self, rows: Rows) -> NDArray[np.int64]:
+        """Since when comments exist, as the catalog told, Unix ms; 0 unknown."""
+        created: NDArray[np.int64] = self._created_ms.values()[rows]
+        return created
+
     def set(self, comment_id: str, alive: bool) -> bool:
         """Mark a comment; False if it is not known."""
         at = self.index[comment_id]
@@ -127,7 +132,7 @@ class Comments:
             return (vectors @ preference) * self._inverse_lengths[rows]
         return (vectors @ preference) * inverse_lengths(vectors)
 
-    def names(self, rows: NDArray[np.int32]) -> list[str]:
+    def names(self, rows: Rows) -> list[str]:
         """Ids of rows."""
         n = len(self._ids)
         if len(rows) == 0 or rows.max() < n:

@@ -110,6 +110,71 @@ def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(vectors * np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)[:, None])
 
 
+def mean_direction(profiles: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of each user's vectors [B, h, d] the mean, scaled to length 1, [B, d]; zeros don't count, and give zeros."""
+    return unit(np.asarray(profiles.sum(axis=1), np.float32))
+
+
+def video_columns(
+    items: Mapping[str, NDArray[np.float32]],
+    known: NDArray[np.bool_],
+    sr: NDArray[np.float32],
+    titles: NDArray[np.float32],
+    user: NDArray[np.integer],
+    means: NDArray[np.float32],
+    lasts: NDArray[np.float32],
+    sizes: NDArray[np.integer],
+) -> dict[str, NDArray[np.float32]]:
+    """The features of n pairs of a user and a video, each [n].
+
+    Args:
+        items: `item_columns` of the videos.
+        known: [n], training knew the video.
+        sr: [n], its SR score; 0 for users without history.
+        titles: [n, d], unit title vectors.
+        user: [n], whose pair it is: a row of the three below.
+        means, lasts: [B, d], `mean_direction` of the titles of the user's video history, and the last of them.
+        sizes: [B], how many videos and comments are in the user's histories.
+    """
+    return {
+        **items,
+        "sr": sr,
+        "known": known.astype(np.float32),
+        "title_mean": np.einsum("nd,nd->n", titles, means[user]),
+        "title_last": np.einsum("nd,nd->n", titles, lasts[user]),
+        "history": np.log1p(sizes)[user].astype(np.float32),
+    }
+
+
+def comment_columns(
+    items: Mapping[str, NDArray[np.float32]],
+    since_ms: NDArray[np.int64],
+    sr: NDArray[np.float32],
+    texts: NDArray[np.float32],
+    profile: NDArray[np.float32],
+    size: int,
+) -> dict[str, NDArray[np.float32]]:
+    """The features of the n comments under one video for one user, each [n].
+
+    Args:
+        items: `item_columns` of the comments; nothing where no feature may read a clock or a count.
+        since_ms: [n], Unix ms of creation or first appearance.
+        sr: [n], SR scores; 0 for users without history.
+        texts: [n, d], unit vectors.
+        profile: [h, d], unit vectors of the comments in the user's history.
+        size: how many videos and comments are in the user's histories.
+    """
+    nothing = np.zeros(len(texts), np.float32)
+    return {
+        **items,
+        "sr": sr,
+        "profile_mean": texts @ mean_direction(profile[None])[0] if len(profile) else nothing,
+        "profile_max": similarity(texts, profile).max(axis=1, initial=0.0) if len(profile) else nothing,
+        "history": np.full(len(texts), np.log1p(size), np.float32),
+        "order": order_by_age(since_ms),
+    }
+
+
 def stacked(names: Sequence[str], columns: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
     """Columns by name as one array [..., F]."""
     return np.stack([columns[name] for name in names], axis=-1)

@@ -14,9 +14,12 @@ from model_runtime.candidates import Candidates
 from model_runtime.encoder import Encoder, Steps
 from model_runtime.features import Features, Request
 from model_runtime.ids import video_digest
+from model_runtime.live_ranker import Part, Ranked
+from model_runtime.live_scoring import LiveComments, LiveVideos
 from model_runtime.manifest import BundleError
 from model_runtime.ranking import best, thresholds
 from model_runtime.sessions import Encoded, Sessions
+from model_runtime.signals import Signals
 
 __all__ = ["Ranking", "Request", "Scorer"]
 
@@ -31,7 +34,9 @@ SESSION_BYTES = 256 << 20
 class Ranking(Struct, frozen=True, gc=False):
     """What to recommend to one user, best first; scores have 5 decimals.
 
-    Comments are those under `comment_video`, the video that the user is on (None: on none).
+    Comments are those under `comment_video`, the video that the user is on (None: on none). The sources say what made
+    each list: `model`, or `live` where the user has no history and live signals alone decide. The parts say why an item
+    has its score, if that was asked for.
     """
 
     video_ids: list[str]
@@ -39,6 +44,10 @@ class Ranking(Struct, frozen=True, gc=False):
     comment_video: str | None
     comment_ids: list[str]
     comment_scores: list[float]
+    video_source: str = "model"
+    comment_source: str = "model"
+    video_parts: list[Part] | None = None
+    comment_parts: list[Part] | None = None
 
 
 class Scorer:
@@ -56,10 +65,12 @@ class Scorer:
         top_comments: int = 50,
         threads: int = 1,
         session_bytes: int = SESSION_BYTES,
+        explain: bool = False,
     ) -> None:
         """Load the bundle's graphs, and try them on users with and without histories.
 
         `session_bytes` bounds what is kept of users between requests (`model_runtime.sessions`), 0 keeps nothing.
+        `explain`: rankings say why each item has its score.
 
         Raises:
             BundleError: the graph does not fit, or gives something that is not finite.
@@ -78,8 +89,29 @@ class Scorer:
             self.candidates, self._features, self._encoder, steps, max_batch=CHUNK, budget_bytes=session_bytes
         )
         self._scores = np.empty(_SCORED * len(bundle.video_ids), dtype=np.float32)
+        self.signals: Signals | None = None
+        self._live_videos: LiveVideos | None = None
+        self._live_comments: LiveComments | None = None
+        self._explain = explain
         self._lock = threading.Lock()
         self._try_out()
+
+    def follow(self, signals: Signals) -> None:
+        """Add live signals to the scores from now on, for the tasks that the bundle has weights for.
+
+        Raises:
+            BundleError: the bundle needs counts with other half-lives than are kept.
+        """
+        live = self.bundle.live
+        with self._lock:
+            self.signals = signals
+            try:
+                if live is not None and (task := live.tasks.get("video")) is not None:
+                    self._live_videos = LiveVideos(self.candidates, task, live.items["video"], signals)
+                if live is not None and (task := live.tasks.get("comment")) is not None:
+                    self._live_comments = LiveComments(self.candidates, task, live.items["comment"], signals)
+            except ValueError as error:
+                raise BundleError(f"{self.bundle.path}: {error}") from None
 
     def score(self, requests: Sequence[Request]) -> list[Ranking]:
         """Rankings in the order of the requests. Runs without the interpreter lock for the most part.
@@ -131,23 +163,37 @@ class Scorer:
 
     def _rank(self, requests: Sequence[Request], encoded: Encoded, moved: int) -> list[Ranking]:
         scores = self._video_scores(requests, encoded, moved)
-        bounds = thresholds(scores, self.top_videos).tolist()
+        if self._live_videos is not None:
+            videos = self._live_videos.rank(scores, requests, encoded, self.top_videos, self._explain)
+        else:
+            bounds = thresholds(scores, self.top_videos).tolist()
+            videos = [
+                self._alone(*best(row, self.top_videos, bound), "nearest")
+                for row, bound in zip(scores, bounds, strict=True)
+            ]
         rankings = []
-        for row, request in enumerate(requests):
-            at, found = best(scores[row], self.top_videos, bounds[row])
-            comments, comment_scores = self._rank_comments(
-                request, encoded.comments[row], encoded.comment_preference[row]
-            )
+        for row, (request, mine) in enumerate(zip(requests, videos, strict=True)):
+            comments = self._rank_comments(request, encoded.comments[row], encoded.comment_preference[row])
+            new = not (request.videos or request.comment_ids)
             rankings.append(
                 Ranking(
-                    self.candidates.names(at),
-                    found.tolist(),
+                    self.candidates.names(mine.rows),
+                    mine.scores.tolist(),
                     request.current_video,
-                    self.candidates.comments.names(comments),
-                    comment_scores.tolist(),
+                    self.candidates.comments.names(comments.rows),
+                    comments.scores.tolist(),
+                    "live" if new and self._live_videos is not None else "model",
+                    "live" if new and self._live_comments is not None else "model",
+                    mine.parts,
+                    comments.parts,
                 )
             )
         return rankings
+
+    def _alone(self, rows: NDArray[np.intp], scores: NDArray[np.float64], *sources: str) -> Ranked:
+        """What the SR alone ranks."""
+        parts = [Part(score, 0.0, sources) for score in scores.tolist()] if self._explain else None
+        return Ranked(rows, scores, parts)
 
     def _video_scores(self, requests: Sequence[Request], encoded: Encoded, moved: int) -> NDArray[np.float32]:
         """Scores of all videos, [B, rows], in a reused buffer; -inf where a user must not get a video."""
@@ -175,16 +221,16 @@ class Scorer:
         scores[rows[there], columns[there]] = -np.inf
         return scores
 
-    def _rank_comments(
-        self, request: Request, history: NDArray[np.int32], preference: NDArray[np.float32]
-    ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        """Indices and scores of the best comments under the current video; `history` [C], `preference` [d]."""
+    def _rank_comments(self, request: Request, history: NDArray[np.int32], preference: NDArray[np.float32]) -> Ranked:
+        """The best comments under the current video; `history` [C], `preference` [d]."""
         candidates = self.candidates.comments_of(request.current_video or "")
+        if self._live_comments is not None:
+            return self._live_comments.rank(candidates, preference, history, request, self.top_comments, self._explain)
         candidates = candidates[~np.isin(candidates, history)]
         scores = self.candidates.comments.scores(candidates, preference)
         bound = thresholds(scores[None], self.top_comments)[0]
         at, found = best(scores, self.top_comments, bound)
-        return candidates[at], found
+        return self._alone(candidates[at].astype(np.intp), found)
 
     def _try_out(self) -> None:
         video = [str(self.bundle.video_ids[0])]

@@ -17,20 +17,18 @@ from model_runtime.live import DecayedCounts
 from model_runtime.live_features import (
     COMMENT_FEATURES,
     VIDEO_FEATURES,
+    comment_columns,
     is_time_feature,
     item_columns,
-    order_by_age,
-    similarity,
+    mean_direction,
     stacked,
     unit,
+    video_columns,
 )
+from model_runtime.sources import SOURCE_SIZE, SOURCES, top
 from offline_train.corpus import Corpus
 from offline_train.log import INTERACTION, VIEW, Log
 from offline_train.protocols import Ints, Protocols, Queries
-
-#: how many candidates each source of videos gives: nearest by SR, trending, newest (in serving as well)
-SOURCE_SIZE = 200
-SOURCES = ("nearest", "trending", "newest")
 
 Floats = NDArray[np.float32]
 
@@ -135,32 +133,36 @@ class AsOf:
         counts = self._counts.at(now_ms, candidates)
         picked = self._union(candidates, scores, counts)
         at = candidates[picked]
-        columns = item_columns(counts[picked], self._since[at], self._base[at], now_ms, self.half_lives_ms)
+        items = item_columns(counts[picked], self._since[at], self._base[at], now_ms, self.half_lives_ms)
         history = self._corpus.videos[queries.video_start[i] : queries.video_end[i]]
         size = len(history) + int(queries.comment_end[i] - queries.comment_start[i])
         sr = scores[at] if size else np.zeros(len(at), np.float32)
         profile = self._vectors[history]
+        last = profile[-1:] if len(profile) else np.zeros((1, profile.shape[1]), np.float32)
         assert self._known is not None
-        columns |= {
-            "sr": sr,
-            "known": self._known[at].astype(np.float32),
-            "title_mean": _mean_similarity(self._vectors[at], profile),
-            "title_last": _mean_similarity(self._vectors[at], profile[-1:]),
-            "history": np.full(len(at), np.log1p(size), np.float32),
-        }
+        columns = video_columns(
+            items,
+            self._known[at],
+            sr,
+            self._vectors[at],
+            np.zeros(len(at), np.intp),
+            mean_direction(profile[None]),
+            last,
+            np.array([size]),
+        )
         return Asked(i, at, stacked(self.names, columns), sr)
 
     def _union(self, candidates: Ints, scores: Floats, counts: NDArray[np.float64]) -> Ints:
         """Places in `candidates` that any of the sources names."""
         if len(candidates) <= SOURCE_SIZE:
             return np.arange(len(candidates))
-        orders: dict[str, NDArray[np.floating] | Ints] = {
-            "nearest": scores[candidates],
-            "trending": counts[:, 0],
-            "newest": self._since[candidates],
+        trending = np.flatnonzero(counts[:, 0] > 0)
+        picked = {
+            "nearest": lambda: top(scores[candidates]),
+            "trending": lambda: trending[top(counts[trending, 0])],
+            "newest": lambda: top(self._since[candidates]),
         }
-        picked = [np.argpartition(-orders[name], SOURCE_SIZE)[:SOURCE_SIZE] for name in self.sources]
-        return np.unique(np.concatenate(picked))
+        return np.unique(np.concatenate([picked[name]() for name in self.sources]))
 
     def _comment(self, queries: Queries, i: int, scores: Floats) -> Asked:
         now_ms = int(queries.ts_ms[i])
@@ -172,16 +174,10 @@ class AsOf:
         history = self._corpus.comments[queries.comment_start[i] : queries.comment_end[i]]
         size = len(history) + int(queries.video_end[i] - queries.video_start[i])
         sr = scores[places] if size else np.zeros(len(at), np.float32)
-        near = similarity(self._vectors[at], self._vectors[history])
-        columns = {
-            "sr": sr,
-            "profile_mean": _mean_similarity(self._vectors[at], self._vectors[history]),
-            "profile_max": near.max(axis=1, initial=0.0) if len(history) else np.zeros(len(at), np.float32),
-            "history": np.full(len(at), np.log1p(size), np.float32),
-            "order": order_by_age(since),
-        }
+        items = {}
         if self.time:
-            columns |= item_columns(self._counts.at(now_ms, at), since, self._base[at], now_ms, self.half_lives_ms)
+            items = item_columns(self._counts.at(now_ms, at), since, self._base[at], now_ms, self.half_lives_ms)
+        columns = comment_columns(items, since, sr, self._vectors[at], self._vectors[history], size)
         return Asked(i, places, stacked(self.names, columns), sr)
 
 
@@ -190,10 +186,3 @@ def engagements(log: Log, task: str, within: NDArray[np.bool_]) -> Ints:
     rows = np.flatnonzero(log.engaged & within & (log.kind == (VIEW if task == "video" else INTERACTION)))
     items, size = (log.video, len(log.video_ids)) if task == "video" else (log.comment, len(log.comment_ids))
     return np.bincount(items[rows], minlength=size).astype(np.int64)
-
-
-def _mean_similarity(vectors: Floats, profile: Floats) -> Floats:
-    """Cosine of unit rows [n, d] to the mean of unit rows [h, d], [n]; 0 without any."""
-    if not len(profile):
-        return np.zeros(len(vectors), np.float32)
-    return np.asarray(vectors @ unit(profile.mean(axis=0)[None])[0], np.float32)

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from model_runtime.blend import Blender
 from model_runtime.live_section import LiveSection, LiveTask
+from model_runtime.sources import SOURCES
 from offline_train.corpus import Corpus
 from offline_train.deployed import LIVE_NAME
-from offline_train.live_asof import SOURCES, SR, AsOf
+from offline_train.live_asof import SR, AsOf
 from offline_train.log import Log
 from offline_train.protocols import Queries
 

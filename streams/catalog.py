@@ -109,9 +109,11 @@ class CatalogReader:
             # Every worker reads the whole catalog at each start, so a dead letter for each reading would be noise.
             log.warning("skipping %s[%d]@%d: %s", topic, record.partition, record.offset, error)
             return None
+        # What nobody dated is as old as the catalog's word of it.
+        created_ms = entry.created_ms if entry.created_ms is not None else max(record.timestamp, 0)
         if isinstance(entry, Video):
-            return VideoEntry(entry.video_id, entry.text)
-        return CommentEntry(entry.comment_id, entry.text, entry.video_id, entry.like_count or 0, entry.created_ms or 0)
+            return VideoEntry(entry.video_id, entry.text, created_ms)
+        return CommentEntry(entry.comment_id, entry.text, entry.video_id, entry.like_count or 0, created_ms)
 
     def report(self) -> None:
         """Tell the metrics how much is alive, if this reader is the one that tells."""

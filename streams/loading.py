@@ -15,6 +15,7 @@ from model_runtime.bundle import Bundle
 from model_runtime.fetching import FetchError, cached
 from model_runtime.manifest import BundleError
 from model_runtime.scorer import Ranking, Request, Scorer
+from model_runtime.signals import Signals
 from streams.history import HistoryConfig
 from streams.releases import Release
 
@@ -30,7 +31,7 @@ class RefusedError(ValueError):
     """The release can't be served, now or on another try. `reason` is one of a fixed set, for metrics.
 
     `bundle` (missing, damaged or ill-formed), `checksum` (not what was announced), `history` (other histories than
-    those that are kept), `scores` (not finite, or not those of the trainer).
+    those that are kept), `scores` (not finite, or not those of the trainer), `live` (needs counts that aren't kept).
     """
 
     def __init__(self, reason: str, message: str) -> None:
@@ -45,6 +46,8 @@ class Loader:
     cache: Path  #: for bundles of an object store; this worker's alone
     top_videos: int = 100
     top_comments: int = 50
+    signals: Signals | None = None  #: what live signals are made of; None: scores are the SR's alone
+    explain: bool = False  #: lists say why each item has its score
 
     def load(self, release: Release, histories: HistoryConfig | None = None) -> Scorer:
         """A scorer of the release, all of its candidates alive.
@@ -79,12 +82,17 @@ class Loader:
                 "stop the workers, build the states again from the events, and start them with this bundle",
             )
         try:
-            scorer = Scorer(bundle, top_videos=self.top_videos, top_comments=self.top_comments)
+            scorer = Scorer(bundle, top_videos=self.top_videos, top_comments=self.top_comments, explain=self.explain)
             scorer.check_sample()
         except BundleError as error:
             raise RefusedError("scores", str(error)) from None
         except Exception as error:  # a graph of other shapes fails inside ONNX Runtime
             raise RefusedError("bundle", f"{bundle.path}: the model can't be run ({error}); export it again") from error
+        if self.signals is not None:
+            try:
+                scorer.follow(self.signals)
+            except BundleError as error:
+                raise RefusedError("live", f"{error}; or serve it with `lsvcr worker --no-live`") from None
         users = list(_users(bundle))
         for ranking in scorer.score(users):
             # The ranking leaves out what is not a number, so a model that went wrong recommends nothing to anybody.

@@ -29,11 +29,32 @@ def lists_of(
 ) -> Iterator[tuple[Kind, bytes]]:
     """The records of both recommendation topics, by kind."""
     trigger = recommendations.Trigger(newest.topic, newest.partition, newest.offset, newest.event_id, newest.ts_ms)
-    head = (version, generated_ms, "model", trigger)
-    yield "videos", recommendations.encode_videos(user_id, *head, ranking.video_ids, ranking.video_scores)
+    yield (
+        "videos",
+        recommendations.encode_videos(
+            user_id,
+            version,
+            generated_ms,
+            ranking.video_source,
+            trigger,
+            ranking.video_ids,
+            ranking.video_scores,
+            ranking.video_parts,
+        ),
+    )
     yield (
         "comments",
-        recommendations.encode_comments(user_id, newest.video_id, *head, ranking.comment_ids, ranking.comment_scores),
+        recommendations.encode_comments(
+            user_id,
+            newest.video_id,
+            version,
+            generated_ms,
+            ranking.comment_source,
+            trigger,
+            ranking.comment_ids,
+            ranking.comment_scores,
+            ranking.comment_parts,
+        ),
     )
 
 

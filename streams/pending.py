@@ -39,8 +39,11 @@ class Users:
         self._states: dict[bytes, UserState] = {}  # newest state of recently active users, oldest first
         self.pending: dict[bytes, Pending] = {}
 
-    def apply(self, event: VideoView | CommentInteraction, record: Any, slice_: Slice) -> None:
-        """Apply an event (and the aiokafka record it came in) to its user's state; the slice waits for the user."""
+    def apply(self, event: VideoView | CommentInteraction, record: Any, slice_: Slice) -> bool:
+        """Apply an event (and the aiokafka record it came in) to its user's state; the slice waits for the user.
+
+        Returns whether it entered a history: an engagement, and not one that was applied before.
+        """
         key: bytes = record.key
         pending = self.pending.get(key)
         if pending is not None:
@@ -48,7 +51,8 @@ class Users:
         else:
             known = self._states.pop(key, None)
             state = known if known is not None else self._read(record.partition, key)
-        state = history.apply(state, event, self.config, partition=record.partition, offset=record.offset)
+        before = state
+        state = history.apply(before, event, self.config, partition=record.partition, offset=record.offset)
         if pending is None:
             pending = Pending(event.user_id, key, record.partition, state, record.timestamp)
             self.pending[key] = pending
@@ -57,6 +61,7 @@ class Users:
         if not pending.slices or pending.slices[-1] is not slice_:
             pending.slices.append(slice_)
             slice_.waiting += 1
+        return state.video is not before.video or state.comment is not before.comment
 
     def next_batch(self, most: int) -> list[Pending]:
         """The users who have waited longest, at most `most`; they are no longer pending."""

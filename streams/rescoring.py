@@ -25,9 +25,10 @@ from typing import Any, Protocol
 
 from streams import recommendations, state_record, topics
 from streams.background import Background
-from streams.events import EventError, decode
+from streams.events import CommentInteraction, EventError, VideoView, decode
 from streams.history import HistoryConfig
 from streams.lease import Lease
+from streams.live_topic import Applied, LiveTopic
 from streams.outbox import Delivery, DeliveryError, Message, Outbox
 from streams.outputs import cloud_event, lists_of
 from streams.pending import Pending, Users
@@ -69,6 +70,7 @@ class Rescorer:
         outbox: Outbox,
         telemetry: Telemetry,
         sink: Sink | None = None,
+        live: LiveTopic | None = None,
         max_batch: int = 64,
         max_in_flight: int = 20_000,
         cached_states: int = 20_000,
@@ -83,6 +85,7 @@ class Rescorer:
         self.outbox = outbox
         self.telemetry = telemetry
         self.sink = sink
+        self.live = live
         self.max_batch = max_batch
         self.max_in_flight = max_in_flight
         self.ledger = Ledger()
@@ -121,6 +124,7 @@ class Rescorer:
         self._idle.clear()
         now_ms = int(time.time() * 1000)
         rejected = forwarded = 0
+        applied: list[Applied] = []
         for record in records:
             try:
                 event = decode(topic, record.key, record.value, now_ms=now_ms)
@@ -132,7 +136,12 @@ class Rescorer:
             if home != partition:
                 forwarded += self._forward(record, home, slice_)
                 continue
-            self._users.apply(event, record, slice_)  # type: ignore[arg-type]  # event topics hold events only
+            assert isinstance(event, VideoView | CommentInteraction)  # event topics hold nothing else
+            engaged = self._users.apply(event, record, slice_)
+            if self.live is not None:
+                applied.append(Applied.of(event, record, engaged))
+        if self.live is not None:
+            self.live.take(topic, partition, applied, slice_.next_offset)
         self.telemetry.took(topic, len(records), rejected, forwarded)
         self._settle(slice_)
         if self._users.pending:
@@ -250,6 +259,13 @@ class Rescorer:
                 slice_.waiting += 1
         self.outbox.send(messages, (self.epoch, slices, records or [], arrived))
 
+    def send_live(self, messages: Sequence[Message]) -> Delivery:
+        """Records of `live-signals`. Nothing waits for them but whoever asks the delivery."""
+        if self._lease.expired:
+            self.revoked()
+            messages = []
+        return self.outbox.send(messages, (self.epoch, [], [], ()))
+
     # --- settle -------------------------------------------------------------------------------------------------------
 
     def settled(self, delivery: Delivery) -> None:
@@ -296,6 +312,8 @@ class Rescorer:
         self.telemetry.assigned(ours)
         if self.sink is not None:
             self.sink.assign(ours)
+        if self.live is not None:
+            self.live.assigned(ours)
 
     async def drain(self) -> None:
         """Wait until what was taken is confirmed, for a bounded time: the group waits for us."""
@@ -305,6 +323,8 @@ class Rescorer:
             except TimeoutError:
                 left = self.ledger.records_in_flight
                 log.warning("%d records were not confirmed in %.0f s; they will be read again", left, DRAIN_S)
+        if self.live is not None and self.failure is None:
+            await self.live.flush()
 
     def revoked(self) -> None:
         """Drop everything in flight."""
@@ -312,6 +332,8 @@ class Rescorer:
         self.ledger.clear()
         self._users.clear()
         self.background.clear()
+        if self.live is not None:
+            self.live.revoked()
         self.outbox.purge()
         self.telemetry.assigned([])
         self._room.set()

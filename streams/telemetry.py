@@ -83,6 +83,9 @@ class Telemetry:
         self.background_users = Counter(
             "lsvcr_background_users", "Users scored again because the model changed, not because of an event", **made
         )
+        self.live_items = Gauge("lsvcr_live_items", "Items that have live counts", ["kind"], **made)
+        self.live_published = Counter("lsvcr_live_published", "Records sent to live-signals", **made)
+        self.live_received = Counter("lsvcr_live_received", "Records of others taken in from live-signals", **made)
         self.partitions = Gauge("lsvcr_assigned_partitions", "Partitions of this worker", **made)
         lag = Gauge("lsvcr_lag_records", "Event records not yet confirmed (end offset less watermark)", **made)
         lag.set_function(lambda: float("nan") if (records := self.lag()) is None else float(records))

@@ -36,6 +36,8 @@ _COMPACT = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "se
 _EVENTS = {"cleanup.policy": "delete", "retention.ms": "-1", "message.timestamp.after.max.ms": str(2 * _DAY_MS)}
 # A dead letter is a record that some broker took, and headers on top.
 _DEAD_LETTERS = {"cleanup.policy": "delete", "retention.ms": str(90 * _DAY_MS), "max.message.bytes": str(16 << 20)}
+# As long as a single event takes to fade with the longest half-life, 180 days; a share may rest that long.
+_SHARES = {**_COMPACT, "cleanup.policy": "compact,delete", "retention.ms": str(1200 * _DAY_MS)}
 _COMPACT_DELETE = {**_COMPACT, "cleanup.policy": "compact,delete", "retention.ms": str(30 * _DAY_MS)}
 
 
@@ -60,7 +62,7 @@ TOPICS: tuple[TopicSpec, ...] = (
     TopicSpec(COMMENTS, config=_COMPACT),
     TopicSpec(VIDEO_RECOMMENDATIONS, by_user=True, config=_COMPACT_DELETE),
     TopicSpec(COMMENT_RECOMMENDATIONS, by_user=True, config=_COMPACT_DELETE),
-    TopicSpec(LIVE_SIGNALS, config=_COMPACT_DELETE),
+    TopicSpec(LIVE_SIGNALS, config=_SHARES),
     TopicSpec(MODEL_RELEASES, config=_COMPACT),
     TopicSpec(DEAD_LETTERS, config=_DEAD_LETTERS),
     TopicSpec(STATE_CHANGELOG, by_user=True, config=_COMPACT),

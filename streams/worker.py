@@ -20,12 +20,14 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from model_runtime.scorer import Scorer
+from model_runtime.signals import Signals
 from streams import topics
 from streams.background import RATE, Background
 from streams.catalog import CatalogReader, Flags
 from streams.history import HistoryConfig
 from streams.intake import BatchTransport
 from streams.latest import TTL_S, LatestStore
+from streams.live_topic import LiveTopic
 from streams.loading import Loader, history_of
 from streams.models import Models
 from streams.outbox import Outbox
@@ -109,6 +111,8 @@ class WorkerParts:
         if self.sink is not None:
             self.sink.start()
         self.models.start()
+        if self.rescorer.live is not None:
+            self.rescorer.live.start()
         if self.settings.http_port is not None:
             self._runner = web.AppRunner(self.telemetry.web_app(), access_log=None)
             await self._runner.setup()
@@ -122,20 +126,28 @@ class WorkerParts:
     async def _watch_over(self, app: WorkerApp) -> None:
         """Let scoring begin once the catalog is read, and end the process when it can't go on."""
         while self.telemetry.failure is None:
-            if self.models.ready():
+            if self.ready():
                 self.rescorer.ready.set()
-            if (error := self.models.failure()) is not None:
+            live = self.rescorer.live
+            if (error := self.models.failure() or (live.failure() if live is not None else None)) is not None:
                 self.telemetry.failed(error)
                 break
             await asyncio.sleep(0.1)
         if self.telemetry.failure is not None:
             await app.crash(self.telemetry.failure)
 
+    def ready(self) -> bool:
+        """Whether the catalog and the live signals are read."""
+        live = self.rescorer.live
+        return self.models.ready() and (live is None or live.loaded.is_set())
+
     async def close(self) -> None:
         """Stop everything that `start` started."""
         if self._watch is not None:
             self._watch.cancel()
         await self.models.close()
+        if self.rescorer.live is not None:
+            await self.rescorer.live.close()
         if self.sink is not None:
             await self.sink.close()
         if self.redis is not None:
@@ -152,8 +164,10 @@ def build(
     config: HistoryConfig,
     flags: Flags | None,
     releases: Releases | None,
+    signals: Signals | None = None,
 ) -> WorkerApp:
-    """A worker, ready to run. `flags`: what the catalog keeps up to date; None: no catalog is read.
+    """A worker, ready to run. `flags`: what the catalog keeps up to date; None: no catalog is read. `signals`: what is
+    counted of everyone's events, for the models that follow it; None: nothing.
 
     Raises:
         WorkerError: the broker is away, or topics are missing or don't fit together.
@@ -211,6 +225,10 @@ def build(
         read_catalog=lambda flags: CatalogReader(flags, settings.bootstrap_servers, telemetry, sizes),
         telemetry=telemetry,
     )
+    live = None
+    if signals is not None:
+        places = counts[topics.LIVE_SIGNALS]
+        live = LiveTopic(signals, settings.bootstrap_servers, places, lambda some: rescorer.send_live(some), telemetry)
     rescorer = Rescorer(
         serving=models.serving,
         config=config,
@@ -220,6 +238,7 @@ def build(
         outbox=outbox,
         telemetry=telemetry,
         sink=sink,
+        live=live,
         max_batch=settings.max_batch,
         max_in_flight=settings.max_in_flight,
         background=Background(settings.background_rate),
@@ -227,10 +246,10 @@ def build(
     )
     if releases is not None:
         models.follow(settings.bootstrap_servers, releases.loader, rescorer, releases.since_ms)
-    telemetry.catalog_ready = models.ready
     telemetry.lag = lambda: _lag(app, rescorer)
     app.transport = BatchTransport(rescorer, app.conf.broker_consumer, app)
     app.parts = WorkerParts(settings, rescorer, models, sink, redis, telemetry)
+    telemetry.catalog_ready = app.parts.ready
 
     @app.agent(app.topic(*topics.EVENT_TOPICS, key_type=bytes, value_type=bytes))
     async def events(stream: Any) -> None:
@@ -247,7 +266,15 @@ def run(settings: WorkerSettings, scorer: Scorer, *, releases: Releases | None =
     Without `releases` it serves this scorer for all of its life.
     """
     config = history_of(scorer.bundle)
-    return run_app(settings, scorer, config=config, flags=scorer.candidates, releases=releases, loglevel=loglevel)
+    return run_app(
+        settings,
+        scorer,
+        config=config,
+        flags=scorer.candidates,
+        releases=releases,
+        signals=scorer.signals,
+        loglevel=loglevel,
+    )
 
 
 def run_app(
@@ -257,12 +284,13 @@ def run_app(
     config: HistoryConfig,
     flags: Flags | None,
     releases: Releases | None = None,
+    signals: Signals | None = None,
     loglevel: str = "INFO",
 ) -> int:
     """As `run`, with any scorer (the engine benchmark's is a constant)."""
     quiet_libraries()
     with Slot(settings.data_dir, topics.APP_ID, settings.worker_id) as slot:
-        app = build(settings, slot, scorer, config=config, flags=flags, releases=releases)
+        app = build(settings, slot, scorer, config=config, flags=flags, releases=releases, signals=signals)
         worker = faust.Worker(app, loglevel=loglevel, quiet=True, redirect_stdouts=False, override_logging=False)
         worker.spinner = None  # it would write terminal codes into log files
         code = 0

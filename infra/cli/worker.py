@@ -58,6 +58,14 @@ log = logging.getLogger("lsvcr.worker")
     type=click.FloatRange(min=0, min_open=True),
     help="Users a second who get new lists after another model took over, behind live traffic.",
 )
+@click.option(
+    "--live/--no-live",
+    envvar="LSVCR_LIVE",
+    default=True,
+    show_default=True,
+    help="Add what is alive right now to scores, if the bundle has weights for it; or score by the model alone.",
+)
+@click.option("--explain/--no-explain", default=False, help="Write into lists what each score is made of, and why.")
 @click.option("--max-batch", default=64, show_default=True, type=click.IntRange(1), help="Users scored at once.")
 @click.option(
     "--session-timeout",
@@ -87,6 +95,8 @@ def command(
     top_videos: int,
     top_comments: int,
     background_rate: float,
+    live: bool,
+    explain: bool,
     max_batch: int,
     session_timeout: float,
     compression: str,
@@ -109,6 +119,7 @@ def command(
     from model_runtime.fetching import FetchError
     from model_runtime.manifest import BundleError
     from model_runtime.registry import RegistryError
+    from model_runtime.signals import Signals
     from streams.loading import Loader, RefusedError, first_that_serves
     from streams.preflight import WorkerError, check_topics
     from streams.releases import ReleaseError
@@ -117,7 +128,7 @@ def command(
 
     if http_port:
         _check_port(http_port)
-    loader = Loader(data_dir / f"bundles-{worker_id}", top_videos, top_comments)
+    loader = Loader(data_dir / f"bundles-{worker_id}", top_videos, top_comments, Signals() if live else None, explain)
     releases = None
     try:
         check_topics(bootstrap_servers)

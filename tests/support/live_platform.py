@@ -14,6 +14,7 @@ from support.worker_process import WorkerProcess
 from infra.demo.platform import BUNDLE as SHIPPED
 from model_runtime.bundle import Bundle, write_bundle
 from model_runtime.ids import text_digest
+from model_runtime.live_section import LiveSection
 from streams.events import Comment, Event, Video, VideoAction, VideoView
 from streams.publisher import Publisher
 
@@ -37,8 +38,8 @@ def text(comment_id: str) -> str:
     return f"text of {comment_id}"
 
 
-def make_bundle(folder: Path, *, student: bool = True) -> Path:
-    """The shipped bundle, as if it had been trained with this catalog's texts."""
+def make_bundle(folder: Path, *, student: bool = True, live: LiveSection | None = None) -> Path:
+    """The shipped bundle, as if it had been trained with this catalog's texts, and with live signals if given."""
     digests = {
         "video_text_digests": np.array([text_digest(title(id_)) for id_ in VIDEOS], np.uint32),
         "comment_text_digests": np.array([text_digest(text(id_)) for id_ in COMMENTS], np.uint32),
@@ -53,20 +54,25 @@ def make_bundle(folder: Path, *, student: bool = True) -> Path:
         encoder=BUNDLE.encoder_path.read_bytes(),
         sample=BUNDLE.sample,
         student=BUNDLE.student if student else None,
+        live=live,
     ).path
 
 
 class Platform:
     """A broker with a worker, and what users of it are recommended."""
 
-    def __init__(self, bootstrap: str, redis_url: str, folder: Path, *, student: bool = True) -> None:
+    def __init__(
+        self, bootstrap: str, redis_url: str, folder: Path, *, student: bool = True, live: LiveSection | None = None
+    ) -> None:
         self.bootstrap, self.redis_url, self.folder = bootstrap, redis_url, folder
-        self.bundle = make_bundle(folder / "bundle", student=student)
+        self.bundle = make_bundle(folder / "bundle", student=student, live=live)
 
-    def worker(self, worker_id: str = "0") -> WorkerProcess:
+    def worker(self, worker_id: str = "0", *flags: str) -> WorkerProcess:
         """A worker with a data folder of its own."""
         folder = self.folder / f"data-{worker_id}"
-        return WorkerProcess(self.bootstrap, self.redis_url, folder, bundle=self.bundle, worker_id=worker_id)
+        return WorkerProcess(
+            self.bootstrap, self.redis_url, folder, bundle=self.bundle, worker_id=worker_id, flags=flags
+        )
 
     def publish(self, *records: Event | Video | Comment) -> None:
         with Publisher(self.bootstrap) as publisher:
