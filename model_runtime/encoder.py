@@ -59,7 +59,9 @@ class Steps:
         self._outputs = {name: [node.name for node in run.get_outputs()] for name, run in self._sessions.items()}
         fill = self._outputs["fill"]
         shapes = {node.name: node.shape for node in self._sessions["fill"].get_outputs()}
-        if "video_log" not in shapes or not {*OUTPUTS, "video_state", "comment_cross", "pooled"} <= set(fill):
+        if "video_log" not in shapes or not {*OUTPUTS, "video_state", "comment_cross", "pooled", "video_recent"} <= set(
+            fill
+        ):
             raise BundleError(f"{bundle.step_path('fill')}: its outputs are {fill}; export the model again")
         self.heads = int(shapes["video_log"][1])
         self.layers = sum(name.removeprefix("video_").isdigit() for name in fill)

@@ -25,7 +25,7 @@ class Pools:
         }
         shapes |= {f"{side}_log": (heads, window) for side in _SIDES}
         shapes |= {"pooled": (2 * dim,), "pooled_log": (1,)}
-        shapes |= dict.fromkeys(("video_sum", "comment_sum", "video_preference"), (dim,))
+        shapes |= dict.fromkeys(("video_recent", "comment_recent", "video_preference"), (dim,))
         rows = "video", "comment_video", "comment"
         self.slot_bytes = 4 * (sum(int(np.prod(shape)) for shape in shapes.values()) + len(rows) * window)
         self.slots = budget_bytes // self.slot_bytes

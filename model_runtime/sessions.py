@@ -309,7 +309,6 @@ class Sessions:
             f"has_{other}": (lengths[other] > 0).astype(np.float32)[:, None],
         }
         for name, length in lengths.items():
-            inputs[f"{name}_share"] = _share(length + (name == side))
             inputs[f"{name}_mask"] = _mask(length)
         inputs["rows"], inputs["places"] = _there(lengths[other], inputs[f"{other}_mask"].shape[2])
         widths = {name: inputs[f"{name}_mask"].shape[2] for name in lengths}
@@ -350,7 +349,6 @@ class Sessions:
             "query": known.id_vectors.take(current) + known.title_vectors.take(current),
             "comment_mask": mask,
             "has_comment": (length > 0).astype(np.float32)[:, None],
-            "comment_share": _share(length),
         }
         for name in self._steps.kept["query"]:
             inputs[name] = self._pools.read(name, slots, {"comment": mask.shape[2]})
@@ -367,11 +365,6 @@ def _goes_on(session: _Session, request: Request) -> bool:
         and list(request.comment_ids[:c]) == session.comments
         and list(request.comment_videos[:c]) == session.comment_videos
     )
-
-
-def _share(length: NDArray[np.intp]) -> NDArray[np.float32]:
-    """One over each length [B], over 1 for none; [B, 1]."""
-    return np.reciprocal(np.maximum(length, 1), dtype=np.float32)[:, None]
 
 
 def _mask(length: NDArray[np.intp]) -> NDArray[np.float32]:

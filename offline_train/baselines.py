@@ -113,33 +113,43 @@ class Trending:
 class ItemKNN:
     """Cosine of co-occurrence in the training events, summed over the history: users who watched those, watched these.
 
-    The item-to-item matrix S is never built: with X [users, videos] scaled per column, S = XᵀX, and a history h scores
-    (h Xᵀ) X, less its own diagonal.
+    With a `half_life`, in positions, recent videos of the history count more, users of many videos less, and what is
+    popular is held down less. Its two exponents and the half-life of 2 were the best of a dozen on HetRec's validation.
+
+    The item-to-item matrix S is never built: with X [users, videos] scaled per row and column, S = XᵀX, and a history
+    h scores (h Xᵀ) X, less its own diagonal.
     """
 
-    name = "item-kNN"
     task = "video"
 
-    def __init__(self, log: Log, corpus: Corpus, training: NDArray[np.bool_]) -> None:
+    def __init__(self, log: Log, corpus: Corpus, training: NDArray[np.bool_], half_life: float | None = None) -> None:
+        self.name = "item-kNN" if half_life is None else "item-kNN (recent)"
+        self._half_life = half_life
         rows, items, size = _engagements("video", log)
         rows, items = rows[training[rows]], items[training[rows]]
         x = sparse.csr_matrix((np.ones(len(rows)), (log.user[rows], items)), shape=(len(log.user_ids), size))
         x.data[:] = 1.0  # a video watched twice counts once
-        viewers = np.asarray(x.sum(axis=0)).ravel()
-        self._known = (viewers > 0).astype(np.float64)
-        self._x = (x @ sparse.diags(1.0 / np.sqrt(np.maximum(viewers, 1.0)))).tocsr()
+        viewers = np.maximum(np.asarray(x.sum(axis=0)).ravel(), 1.0)
+        watched = np.maximum(np.asarray(x.sum(axis=1)).ravel(), 1.0)
+        by_user, by_candidate = (0.0, 0.5) if half_life is None else (0.5, 0.25)
+        self._x = (x @ sparse.diags(viewers**-0.5)).tocsr()
+        self._y = (sparse.diags(watched**-by_user) @ x @ sparse.diags(viewers**-by_candidate)).tocsr()
+        self._own = np.asarray(self._x.multiply(self._y).sum(axis=0)).ravel()
         self._corpus = corpus
 
     def scores(self, queries: Queries) -> Scores:
         """The summed similarity of each video to the videos of the history, itself left out."""
         flat, starts = ragged(queries.video_start, queries.video_end)
-        history = sparse.csr_matrix(
-            (np.ones(len(flat)), self._corpus.videos[flat], starts), shape=(len(queries), len(self._known))
-        )
+        weights = np.ones(len(flat))
+        if self._half_life is not None:
+            age = np.repeat(starts[1:], np.diff(starts)) - 1 - np.arange(len(flat))
+            weights = np.exp2(-age / self._half_life)
+        history = sparse.csr_matrix((weights, self._corpus.videos[flat], starts), shape=(len(queries), len(self._own)))
         history.sum_duplicates()
-        history.data[:] = 1.0
-        out = ((history @ self._x.T) @ self._x).toarray()
-        out -= history.multiply(self._known[None, :]).toarray()
+        if self._half_life is None:
+            history.data[:] = 1.0
+        out = ((history @ self._x.T) @ self._y).toarray()
+        out -= history.multiply(self._own[None, :]).toarray()
         return np.asarray(out)
 
 
@@ -213,7 +223,9 @@ def baselines(task: str, log: Log, corpus: Corpus, training: NDArray[np.bool_], 
             Popularity(task, log, training),
             Trending(task, log, None),
             Trending(task, log),
+            Trending(task, log, days=7),
             ItemKNN(log, corpus, training),
+            ItemKNN(log, corpus, training, half_life=2.0),
             Newest(task, log),
         ]
     return [

@@ -7,6 +7,7 @@ text.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ TASKS = ("video", "comment", "joint")
 TEXT_START = "text"
 #: lengths of the prior that are tried for the start from counts
 PRIORS = (3.0, 10.0, 30.0)
+#: half-lives of the profiles, in positions, that are tried for either start
+HALF_LIVES = (8.0, 2.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class Finetuned:
     curve: list[Epoch] = field(default_factory=list)
     best_epoch: int = 0
     start: str = (
-        TEXT_START  #: what it started from: `text`, `counts` and the prior's length, or `serving`: another model
+        TEXT_START  #: what it started from: `text`, `counts` and the prior's length, with half-lives; or `serving`
     )
     samples_per_second: float = 0.0
 
@@ -139,7 +142,7 @@ def finetune(
     model.to(config.device)
     validator = Validator(corpus, split, tables, config.task, config.seed)
     start = _start(model, validator, samples, config.seed) if initial is None else initial(model)
-    optimizer = _optimizer(model, config, config.id_rate if start != TEXT_START else 1.0)
+    optimizer = _optimizer(model, config, 1.0 if start.startswith(TEXT_START) else config.id_rate)
     losses = _Losses(corpus, split, tables, config, random)
 
     result = Finetuned(model, tables, config, start=start)
@@ -168,7 +171,7 @@ def finetune(
         # The untrained model is in the curve to compare with, not to be chosen.
         if epoch <= 1 or score.joint > result.curve[result.best_epoch].score:
             result.best_epoch = epoch
-            best = {name: value.detach().clone() for name, value in model.state_dict().items()}
+            best = _copy(model)
         elif epoch - result.best_epoch >= config.patience:
             break
     model.load_state_dict(best)
@@ -187,28 +190,42 @@ def _optimizer(model: SR, config: FinetuneConfig, id_rate: float) -> torch.optim
 
 
 def _start(model: SR, validator: Validator, samples: Samples, seed: int) -> str:
-    """Let training start from counts where that ranks the validation samples better than text alone does.
+    """Let training start from counts and from recent positions where that ranks the validation samples better.
 
-    The softmax would find them by itself, but on small data only after more steps than there are.
+    Training would find both by itself, but on small data only after more steps than there are.
     """
+    best, state, score = TEXT_START, _copy(model), validator(model).joint
     videos = samples.take(samples.kind == VIEW)
-    if not len(videos):
-        return TEXT_START
-    plain = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    best, state, score = TEXT_START, plain, validator(model).joint
-    config, titles = model.config, validator.tables.titles
-    counts = np.bincount(videos.target_video, minlength=config.videos)
-    popularity = torch.from_numpy(np.log1p(counts) / np.log1p(counts.max()))
-    factors = cooccurrence_factors(videos.user, videos.target_video, config.videos, config.dim - 1, seed)
-    for prior in PRIORS:
-        model.load_state_dict(plain)
-        model.start_from_counts(torch.from_numpy(factors), popularity, titles, prior)
-        found = validator(model).joint
-        if found > score:
-            best, score = f"counts, prior {prior:g}", found
-            state = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    model.load_state_dict(state)
+    if len(videos):
+        config, titles = model.config, validator.tables.titles
+        counts = np.bincount(videos.target_video, minlength=config.videos)
+        popularity = torch.from_numpy(np.log1p(counts) / np.log1p(counts.max()))
+        factors = cooccurrence_factors(videos.user, videos.target_video, config.videos, config.dim - 1, seed)
+        plain = state
+        for prior in PRIORS:
+            model.load_state_dict(plain)
+            model.start_from_counts(torch.from_numpy(factors), popularity, titles, prior)
+            found = validator(model).joint
+            if found > score:
+                best, state, score = f"counts, prior {prior:g}", _copy(model), found
+        model.load_state_dict(state)
+    for name, half_life in (
+        ("video", model.encoder.video_half_life),
+        ("comment", model.encoder.comment_half_life),
+    ):
+        chosen = half_life.item()
+        for positions in HALF_LIVES:
+            half_life.data.fill_(math.log2(positions))
+            found = validator(model).joint
+            if found > score:
+                chosen, score = half_life.item(), found
+        half_life.data.fill_(chosen)
+        best += f", {name} half-life {2**chosen:g}"
     return best
+
+
+def _copy(model: SR) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 def trainable(samples: Samples, task: str) -> Samples:

@@ -183,10 +183,33 @@ class Graph:
     def mask_input(self, side: str) -> str:
         return self.input(f"{side}_mask", "B", 1, side[0].upper())
 
-    def share(self, count: str) -> str:
-        """int64 [B] -> [B, 1]: one over the count, or over 1 for none."""
-        count = self.op("Cast", self.op("Max", count, self.ints(1)), to=1)
-        return self.op("Unsqueeze", self.op("Reciprocal", count), self.ints(1))
+    # --- profiles -----------------------------------------------------------------------------------------------------
+
+    def recency(self, side: str) -> Array:
+        """[W]: what entries of a history weigh in its profile, by how many positions are newer."""
+        window = len(self.w[f"{side}_history.position"])
+        weights: Array = np.exp2(-np.arange(window) * np.exp2(-self.w[f"{side}_half_life"]))
+        return weights
+
+    def recent(self, vectors: str, length: str, at: str, flags: str, side: str) -> str:
+        """The profile [B, d]: the mean of vectors [B, L, d], weighted by recency.
+
+        `length` int64 [B], `at` int64 [L] the positions, `flags` float [B, L, 1] says which are there.
+        """
+        age = self.op("Sub", self.op("Sub", self.op("Unsqueeze", length, self.ints(1)), self.ints(1)), at)
+        weights = self.op(
+            "Gather", self.constant(f"{side}.recency", self.recency(side)), self.op("Max", age, self.ints(0))
+        )
+        weights = self.op("Mul", self.op("Unsqueeze", weights, self.ints(2)), flags)
+        total = self.op("ReduceSum", self.op("Mul", vectors, weights), self.ints(1), keepdims=0)
+        weight = self.op("ReduceSum", weights, self.ints(1), keepdims=0)  # [B, 1]
+        return self.op("Div", total, self.op("Max", weight, self.number(1e-9)))
+
+    def more_recent(self, recent: str, vector: str, at: str, side: str) -> str:
+        """The profile [B, d] with one more vector [B, d], at position `at` int64 [B]."""
+        newest = 1 / np.cumsum(self.recency(side))  # what the newest entry weighs, by its position
+        weight = self.op("Unsqueeze", self.op("Gather", self.constant(f"{side}.newest", newest), at), self.ints(1))
+        return self.op("Add", recent, self.op("Mul", weight, self.op("Sub", vector, recent)))
 
     # --- one more position --------------------------------------------------------------------------------------------
 
@@ -281,13 +304,12 @@ class Graph:
         y = self.linear(both, "pooling.fused", fusion @ up, fusion_bias @ up + up_bias)
         return self.named_linear(self.op("Gelu", self.norm(y, "pooling.norm")), "pooling.score")
 
-    def video_preference(self, pooled: str, has: str | None, total: str, share: str) -> str:
-        """pooled [B, 2 d]: states' and cross rows' means under the pooling's softmax; total [B, d] of contents times
-        share [B, 1]: their mean."""
+    def video_preference(self, pooled: str, has: str | None, recent: str) -> str:
+        """pooled [B, 2 d]: states' and cross rows' means under the pooling's softmax; recent [B, d]: the profile."""
         fused = self.named_linear(pooled, "video_fusion")
         if has is not None:
             fused = self.op("Mul", fused, has)
-        profile = self.op("Mul", self.op("Mul", total, share), self.parameter("video_profile"))
+        profile = self.op("Mul", recent, self.parameter("video_profile"))
         return self.unit(self.op("Sum", self.parameter("video_prior"), fused, profile))
 
     def pool(self, states: str, crosses: str, logits: str, mask: str) -> tuple[str, str]:
@@ -298,13 +320,11 @@ class Graph:
         means = [self.op("MatMul", weights, part) for part in (states, crosses)]  # [B, 1, d]
         return self.reshape(self.op("Concat", *means, axis=-1), -1, 2 * self.dim), self.reshape(log, -1, 1)
 
-    def comment_preference(
-        self, query: str, parts: Sequence[tuple[str, ...]], has: str | None, total: str, share: str
-    ) -> str:
+    def comment_preference(self, query: str, parts: Sequence[tuple[str, ...]], has: str | None, recent: str) -> str:
         """The preference [B, d] for the video that `query` [B, d] stands for.
 
         parts: states [B, L, d], cross rows and, unless all are there, mask of comment records.
-        total: [B, d] of their texts, which times `share` is their mean.
+        recent: [B, d], the profile of their texts.
         """
         attention, d = "comment_attention", self.dim
         fusion, fusion_bias = self.w["comment_fusion.weight"], self.w["comment_fusion.bias"]
@@ -347,5 +367,5 @@ class Graph:
             attended = self.op("Mul", attended, has)
         attended = self.op("Add", attended, self.constant(f"{attention}.out_bias", out_bias))
         preference = self.norm(self.op("Add", query, attended), "comment_norm")
-        profile = self.op("Mul", self.op("Mul", total, share), self.parameter("comment_profile"))
+        profile = self.op("Mul", recent, self.parameter("comment_profile"))
         return self.unit(self.op("Add", preference, profile))

@@ -6,9 +6,9 @@ for the video that the user is on, a comment preference; scores are cosines to c
 
 Where it departs from the paper: the video preference has a learned *prior*, the same for everybody, which is all there
 is for a user without history; and each preference has a *profile residual*, a learned multiple of the mean of the
-history's own videos or comments (without it, training has to find from nothing what an untrained cosine already knows),
-and A starts as the projection on the leading components. Dropout acts on inputs, on what each sublayer adds and in the
-pooling, not inside attention and feed-forward, where it took a third of the training time.
+history's own videos or comments, weighted by recency (without it, training has to find from nothing what an untrained
+cosine already knows), and A starts as the projection on the leading components. Dropout acts on inputs, on what each
+sublayer adds and in the pooling, not inside attention and feed-forward, where it took a third of the training time.
 
 `SREncoder` is what serving runs: it takes vectors that are already gathered and d wide, so its ONNX graph holds no
 tables. `SR` adds what makes those vectors: the id table, its scale g, and the text map A.
@@ -34,7 +34,7 @@ _POPULAR = 0.8
 
 @dataclass(frozen=True)
 class SRConfig:
-    """Defaults are the paper's; `profile` is ours."""
+    """Defaults are the paper's; `profile` and `half_life` are ours."""
 
     videos: int  #: n_v, rows of the id table
     dim: int = 64  #: d
@@ -46,6 +46,7 @@ class SRConfig:
     dropout: float = 0.3
     temperature: float = 0.07
     profile: float = 30.0  #: what both weights of the profile residual start from; 0 leaves the residual out
+    half_life: float = 32.0  #: positions; where the recency of both profiles starts from
 
 
 class Attention(nn.Module):
@@ -157,6 +158,10 @@ class SREncoder(nn.Module):
         learned = config.profile > 0
         self.video_profile = nn.Parameter(torch.tensor(config.profile), requires_grad=learned)
         self.comment_profile = nn.Parameter(torch.tensor(config.profile), requires_grad=learned)
+        # log2 of half-lives in positions
+        half_life = torch.tensor(config.half_life).log2()
+        self.video_half_life = nn.Parameter(half_life.clone(), requires_grad=learned)
+        self.comment_half_life = nn.Parameter(half_life.clone(), requires_grad=learned)
 
     def forward(
         self,
@@ -212,7 +217,7 @@ class SREncoder(nn.Module):
 
     def video_preference(self, states: Tensor, side: Side) -> Tensor:
         """Pooled from one history, [B, d], of any length. Stage 1 also asks for that of the comment history."""
-        profile = self.video_profile * _mean(self.content(side), side.present)
+        profile = self.video_profile * _recent(self.content(side), side.present, self.video_half_life)
         preference: Tensor = self.video_prior + self.pooling(states, side.present) + profile
         return preference
 
@@ -220,7 +225,7 @@ class SREncoder(nn.Module):
         """Attended from one history by the query [B, d], [B, d], of any length."""
         attended = self.comment_attention(query.unsqueeze(1), states, side.present.unsqueeze(1)).squeeze(1)
         preference: Tensor = self.comment_norm(query + attended)
-        return preference + self.comment_profile * _mean(side.comment, side.present)
+        return preference + self.comment_profile * _recent(side.comment, side.present, self.comment_half_life)
 
 
 class SR(nn.Module):
@@ -290,7 +295,12 @@ def _present(history: Tensor, length: Tensor) -> Tensor:
     return torch.arange(history.shape[1], device=history.device)[None, :] < length[:, None]
 
 
-def _mean(vectors: Tensor, present: Tensor) -> Tensor:
-    """Mean over the positions that hold an entry, [B, d]; zero if none does."""
-    weights = present.to(vectors.dtype)
-    return (vectors * weights.unsqueeze(-1)).sum(1) / weights.sum(1, keepdim=True).clamp(min=1)
+def _recent(vectors: Tensor, present: Tensor, half_life: Tensor) -> Tensor:
+    """Mean over the positions that hold an entry, [B, d]; zero if none does.
+
+    An entry weighs half as much as one that is 2 ** `half_life` positions newer.
+    """
+    at = torch.arange(present.shape[1], device=vectors.device)
+    age = (present.sum(1, keepdim=True) - 1 - at[None, :]).clamp(min=0)
+    weights = torch.exp2(-age * torch.exp2(-half_life)) * present
+    return (vectors * weights.unsqueeze(-1)).sum(1) / weights.sum(1, keepdim=True).clamp(min=1e-9)

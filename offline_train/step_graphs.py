@@ -11,12 +11,12 @@ They compute what `sr.SREncoder` does, arranged so that little is kept and littl
 * A cross row's attention is kept as its mean value and the logarithm of its softmax's denominator: one more key moves
   the mean by w (v - mean), with w = sigmoid(score - log denominator).
 * The fused states are never formed: pooling and comment attention are linear in [state; cross] up to their softmax.
+* A profile, weighted by recency, moves towards one more entry by what the newest of so many weighs.
 * What is left for every position of the other side is the cross layer's feed-forward. It runs on rows that are there,
   without padding: `rows` says where in [B * L] they are, `places` for each of [B * L] which row it is.
 
 Shapes: B users, V and C positions (at least 1, padded), d width, h heads, N rows that are there. The steps take masks
-(0 where a position is there, -1e9 where not) and shares (one over the length, the new position counted), because a
-dozen tiny operations in a graph cost more than they do outside.
+(0 where a position is there, -1e9 where not), because a dozen tiny operations in a graph cost more than outside.
 """
 
 from __future__ import annotations
@@ -61,16 +61,10 @@ def _fill(g: Graph) -> None:
     logits = g.op("Gather", g.logits(video.states, video.crosses), video.places)
     logits = g.op("Reshape", logits, g.op("Shape", video.mask))
     pooled, pooled_log = g.pool(video.padded(video.states), video.padded(video.crosses), logits, video.mask)
-    video_sum = g.op("ReduceSum", g.op("Mul", video.padded(video.content), video.flags), g.ints(1), keepdims=0)
-    comment_sum = g.op("ReduceSum", g.op("Mul", comment.inputs[2], comment.flags), g.ints(1), keepdims=0)
+    video_recent, comment_recent = video.recent(video.padded(video.content)), comment.recent(comment.inputs[2])
     parts = [(comment.padded(comment.states), comment.padded(comment.crosses), comment.mask)]
-    g.output("video_preference", g.video_preference(pooled, video.has, video_sum, video.share), "B", d)
-    g.output(
-        "comment_preference",
-        g.comment_preference(query, parts, comment.has, comment_sum, comment.share),
-        "B",
-        d,
-    )
+    g.output("video_preference", g.video_preference(pooled, video.has, video_recent), "B", d)
+    g.output("comment_preference", g.comment_preference(query, parts, comment.has, comment_recent), "B", d)
     for history in (video, comment):
         for layer, x in enumerate(history.layer_inputs):
             g.output(f"{history.name}_{layer}", history.padded(x), "B", "L", d)
@@ -80,8 +74,8 @@ def _fill(g: Graph) -> None:
     g.output("comment_cross", comment.padded(comment.crosses), "B", "L", d)
     g.output("pooled", pooled, "B", 2 * d)
     g.output("pooled_log", pooled_log, "B", 1)
-    g.output("video_sum", video_sum, "B", d)
-    g.output("comment_sum", comment_sum, "B", d)
+    g.output("video_recent", video_recent, "B", d)
+    g.output("comment_recent", comment_recent, "B", d)
 
 
 def _own_side(g: Graph, side: str, other: str) -> dict[str, str]:
@@ -127,9 +121,9 @@ def _own_side(g: Graph, side: str, other: str) -> dict[str, str]:
 
 def _video_step(g: Graph) -> None:
     d = g.dim
-    query, shares = g.input("query", "B", d), _shares(g)
+    query = g.input("query", "B", d)
     pooled, pooled_log = g.input("pooled", "B", 2 * d), g.input("pooled_log", "B", 1)
-    video_sum, comment_sum = g.input("video_sum", "B", d), g.input("comment_sum", "B", d)
+    video_recent, comment_recent = g.input("video_recent", "B", d), g.input("comment_recent", "B", d)
     new = _own_side(g, "video", "comment")
     logit = g.logits(new["state"], new["cross"])  # [B, 1]
     difference = g.op("Sub", logit, pooled_log)
@@ -138,20 +132,20 @@ def _video_step(g: Graph) -> None:
     both = g.op("Concat", new["state"], new["cross"], axis=-1)
     pooled = g.op("Add", pooled, g.op("Mul", g.op("Sigmoid", difference), g.op("Sub", both, pooled)))
     g.output("moved_pooled", pooled, "B", 2 * d)
-    video_sum = g.op("Add", video_sum, new["content"])
-    g.output("moved_video_sum", video_sum, "B", d)
-    g.output("video_preference", g.video_preference(pooled, None, video_sum, shares[0]), "B", d)
+    video_recent = g.more_recent(video_recent, new["content"], "position", "video")
+    g.output("moved_video_recent", video_recent, "B", d)
+    g.output("video_preference", g.video_preference(pooled, None, video_recent), "B", d)
     g.output("moved_comment_cross", new["padded"], "B", "C", d)
     parts = [(new["other_state"], new["padded"], new["other_mask"])]
-    preference = g.comment_preference(query, parts, new["other_has"], comment_sum, shares[1])
+    preference = g.comment_preference(query, parts, new["other_has"], comment_recent)
     g.output("comment_preference", preference, "B", d)
 
 
 def _comment_step(g: Graph) -> None:
     d = g.dim
-    query, shares = g.input("query", "B", d), _shares(g)
+    query = g.input("query", "B", d)
     states, crosses = g.input("comment_state", "B", "C", d), g.input("comment_cross", "B", "C", d)
-    video_sum, comment_sum = g.input("video_sum", "B", d), g.input("comment_sum", "B", d)
+    video_recent, comment_recent = g.input("video_recent", "B", d), g.input("comment_recent", "B", d)
     new = _own_side(g, "comment", "video")
     g.output("new_cross", new["cross"], "B", d)
     logits = g.op("Gather", g.logits(new["there"], new["crossed"]), "places")
@@ -159,24 +153,20 @@ def _comment_step(g: Graph) -> None:
     pooled, pooled_log = g.pool(new["other_state"], new["padded"], logits, new["other_mask"])
     g.output("moved_pooled", pooled, "B", 2 * d)
     g.output("moved_pooled_log", pooled_log, "B", 1)
-    g.output("video_preference", g.video_preference(pooled, new["other_has"], video_sum, shares[0]), "B", d)
-    comment_sum = g.op("Add", comment_sum, new["text"])
-    g.output("moved_comment_sum", comment_sum, "B", d)
+    g.output("video_preference", g.video_preference(pooled, new["other_has"], video_recent), "B", d)
+    comment_recent = g.more_recent(comment_recent, new["text"], "position", "comment")
+    g.output("moved_comment_recent", comment_recent, "B", d)
     one = g.ints(1)
     parts = [
         (states, crosses, new["mask"]),
         (g.op("Unsqueeze", new["state"], one), g.op("Unsqueeze", new["cross"], one)),
     ]
-    g.output("comment_preference", g.comment_preference(query, parts, None, comment_sum, shares[1]), "B", d)
+    g.output("comment_preference", g.comment_preference(query, parts, None, comment_recent), "B", d)
 
 
 def _query(g: Graph) -> None:
     d = g.dim
     query, mask, has = g.input("query", "B", d), g.mask_input("comment"), g.input("has_comment", "B", 1)
     states, crosses = g.input("comment_state", "B", "C", d), g.input("comment_cross", "B", "C", d)
-    total, share = g.input("comment_sum", "B", d), g.input("comment_share", "B", 1)
-    g.output("comment_preference", g.comment_preference(query, [(states, crosses, mask)], has, total, share), "B", d)
-
-
-def _shares(g: Graph) -> tuple[str, str]:
-    return g.input("video_share", "B", 1), g.input("comment_share", "B", 1)
+    recent = g.input("comment_recent", "B", d)
+    g.output("comment_preference", g.comment_preference(query, [(states, crosses, mask)], has, recent), "B", d)

@@ -18,11 +18,11 @@ class History:
     def __init__(self, g: Graph, name: str, inputs: Sequence[str], length: str, rows: str, places: str) -> None:
         """inputs: id, title and text vectors [B, L, d]; `rows` int64 [N], `places` int64 [B L]: what is there."""
         self.g, self.name, self.inputs, self.rows, self.places = g, name, inputs, rows, places
-        self.share = g.share(length)
         self.shape = g.op("Shape", inputs[0])
         self.mask, self.has = g.mask(length, inputs[0])  # [B, 1, L], [B, 1]
         width = g.op("Gather", self.shape, g.ints(1))
         at = g.op("Range", g.constant("zero", np.array(0)), g.op("Squeeze", width), g.constant("one", np.array(1)))
+        self.length, self.at = length, at
         flags = g.op("Less", at, g.op("Unsqueeze", length, g.ints(1)))  # [B, L]
         self.flags = g.op("Unsqueeze", g.op("Cast", flags, to=1), g.ints(2))
         self.causal = g.later_positions(at)  # [L, L]
@@ -43,6 +43,10 @@ class History:
     def padded(self, rows: str) -> str:
         """Rows -> [B, L, d]; what stands in padding is a copy of some row."""
         return self.g.op("Reshape", self.g.op("Gather", rows, self.places), self.shape)
+
+    def recent(self, padded: str) -> str:
+        """The profile [B, d] of vectors [B, L, d]."""
+        return self.g.recent(padded, self.length, self.at, self.flags, self.name)
 
     def by_head(self, rows: str) -> str:
         """Rows -> [B, h, L, d / h]."""

@@ -92,6 +92,24 @@ def test_item_knn_learns_nothing_after_training_and_nothing_from_an_empty_histor
     assert scores(log, knn, "a", 0) == {"x": 0, "y": 0}
 
 
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=2, max_size=20), st.sampled_from([1.0, 2.0]))
+def test_recent_item_knn_is_what_the_whole_matrix_gives(events: list[tuple[int, int]], half_life: float) -> None:
+    story = Story()
+    for day, (user, video) in enumerate(events):
+        story.view(f"u{user}", f"v{video}", 1 + day)
+    log = story.view("me", "v0", 50).view("me", "v1", 51).view("me", "v2", 52).view("me", "v3", 53).log()
+    training = before(log, 40)
+    x = np.zeros((len(log.user_ids), len(log.video_ids)))
+    x[log.user[training], log.video[training]] = 1
+    viewers, watched = np.maximum(x.sum(0), 1), np.maximum(x.sum(1), 1)
+    similar = np.diag(viewers**-0.5) @ x.T @ np.diag(watched**-0.5) @ x @ np.diag(viewers**-0.25)
+    np.fill_diagonal(similar, 0)
+    places = [log.video_ids.index(f"v{i}") for i in range(3)]
+    expected = 0.5 ** (np.array([2, 1, 0]) / half_life) @ similar[places]
+    found = scores(log, ItemKNN(log, Corpus.build(log), training, half_life), "me")
+    assert [found[video] for video in log.video_ids] == pytest.approx(expected.tolist())
+
+
 def test_newest_ranks_by_age_and_what_does_not_exist_yet_comes_last() -> None:
     story = Story().video("old", created=1).video("young", created=5).video("unborn", created=90)
     log = story.view("a", "seen", 6).view("a", "young", 7).log()

@@ -99,13 +99,17 @@ def test_order_and_every_input_matter(encoder):
         assert torch.allclose(now_video, video, atol=1e-5) == (place == 8)  # the query is the comments' alone
 
 
-def test_the_profile_residual_is_the_mean_of_the_users_own_comments():
+@pytest.mark.parametrize("half_life", [1.0, 3.0])
+def test_the_profile_residual_is_the_mean_of_the_users_own_comments_by_recency(half_life: float):
     torch.manual_seed(0)
-    strong = SREncoder(SRConfig(videos=7, dim=16, text_dim=12, window=6, profile=1e6)).eval()
-    arguments = inputs([3], [4])
-    mean = arguments[6][:, :4].mean(1)
-    expected = torch.nn.functional.normalize(mean, dim=-1) / CONFIG.temperature
-    assert torch.allclose(strong(*arguments)[1], expected, atol=1e-3)
+    config = SRConfig(videos=7, dim=16, text_dim=12, window=6, profile=1e6, half_life=half_life)
+    strong = SREncoder(config).eval()
+    arguments = inputs([3, 0], [4, 0])
+    age = torch.tensor([3.0, 2.0, 1.0, 0.0])
+    expected = (0.5 ** (age / half_life) @ arguments[6][0, :4]) / (0.5 ** (age / half_life)).sum()
+    found = strong(*arguments)[1]
+    assert torch.allclose(found[0], torch.nn.functional.normalize(expected, dim=-1) / CONFIG.temperature, atol=1e-3)
+    assert found.isfinite().all()
 
 
 def test_no_profile_leaves_the_residual_out():

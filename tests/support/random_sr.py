@@ -35,6 +35,8 @@ def write_random_sr(
                 parameter.add_(torch.randn_like(parameter) * parameter.shape[-1] ** -0.5 / 2)
         encoder.video_profile.fill_(1.5)
         encoder.comment_profile.fill_(0.5)
+        encoder.video_half_life.fill_(1.5)
+        encoder.comment_half_life.fill_(3.0)
     rng = np.random.default_rng(seed)
 
     def table(rows: int) -> np.ndarray:
