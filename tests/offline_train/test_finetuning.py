@@ -15,7 +15,7 @@ from offline_train.batches import (  # noqa: E402
     preferences,
 )
 from offline_train.corpus import Corpus, leave_one_out, temporal_split  # noqa: E402
-from offline_train.finetuning import FinetuneConfig, finetune, interacted, trainable  # noqa: E402
+from offline_train.finetuning import TEXT_START, FinetuneConfig, finetune, interacted, trainable  # noqa: E402
 from offline_train.log import INTERACTION, VIEW, Log  # noqa: E402
 from offline_train.negatives import CommentNegatives  # noqa: E402
 from offline_train.sr import SR, SRConfig  # noqa: E402
@@ -41,7 +41,7 @@ def small(corpus):
 
 @pytest.fixture(scope="module")
 def trained(data):
-    return finetune(*data, QUICK, small(data[0]))
+    return finetune(*data, QUICK, small(data[0]), initial=lambda model: TEXT_START)  # counting leaves little to learn
 
 
 def test_training_learns_both_tasks(trained):
@@ -84,9 +84,33 @@ def test_part_of_the_samples_sees_recent_videos_without_their_ids(data):
     assert torch.allclose(preference(None), preference(0))
 
 
-def test_the_untrained_model_is_never_chosen(data):
+def test_a_model_that_knows_nothing_is_never_chosen_and_one_that_counted_may_be(data):
     config = dataclasses.replace(QUICK, epochs=1, learning_rate=1e-12)
-    assert finetune(*data, config, small(data[0])).best_epoch == 1
+    assert finetune(*data, config, small(data[0]), initial=lambda model: TEXT_START).best_epoch == 1
+    counted = finetune(*data, config, small(data[0]))
+    assert counted.start.startswith("counts")
+    assert counted.best_epoch == 0
+
+
+def test_profiles_start_from_the_half_life_that_ranks_best():
+    """What a user watches next is of the kind of the last two, and of no other."""
+    random = np.random.default_rng(0)
+    catalog = [Video(f"v{i}", "nothing to tell", created_ms=0) for i in range(120)]
+    views = []
+    for user in range(200):
+        for step, video in enumerate(i for kind in random.permutation(40)[:6] for i in range(3 * kind, 3 * kind + 3)):
+            views.append(VideoView(f"w{user}-{step}", f"u{user}", f"v{video}", 1 + step * 1000 + user, 20_000))
+    corpus = Corpus.build(Log.build(iter(catalog), iter(views)))
+    split = temporal_split(corpus)
+    run = finetune(
+        corpus,
+        split,
+        text_vectors(corpus.log, cutoff_ms=split.valid_ms),
+        dataclasses.replace(QUICK, epochs=0),
+        small(corpus),
+    )
+    assert 2 ** run.model.encoder.video_half_life.item() <= 2
+    assert "video half-life" in run.start
 
 
 def test_it_stops_without_a_gain(data):
