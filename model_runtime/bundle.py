@@ -35,6 +35,7 @@ from model_runtime.manifest import (
     derive_version,
     encode_manifest,
 )
+from model_runtime.related import Neighbours
 from model_runtime.text import Student
 
 ENCODER = "encoder.onnx"
@@ -51,6 +52,8 @@ COMMENT_VIDEO = "comment_video"
 ARRAYS = (*VIDEO_TABLES, COMMENT_TABLE, COMMENT_VIDEO)
 #: uint32, may be left out: digests of the texts behind the rows of videos, and of comments
 TEXT_DIGESTS = ("video_text_digests", "comment_text_digests")
+#: int32 and float32 [n_v, K], may be left out: `model_runtime.related`
+NEIGHBOURS = ("video_neighbours", "video_neighbour_weights")
 ID_LISTS = ("video_ids", "comment_ids")
 
 
@@ -101,6 +104,7 @@ class Bundle:
     video_text_digests: NDArray[np.uint32] | None = None  # [n_v], tell a title that is not the one trained with
     comment_text_digests: NDArray[np.uint32] | None = None  # [n_c]
     live: LiveSection | None = None  #: None: scores are the SR's alone
+    neighbours: Neighbours | None = None  #: None: nothing is related to anything
 
     @property
     def version(self) -> str:
@@ -122,6 +126,8 @@ class Bundle:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays by name, as `write_bundle` takes them."""
         given = {name: getattr(self, name) for name in (*ARRAYS, *TEXT_DIGESTS)}
+        if self.neighbours is not None:
+            given |= dict(zip(NEIGHBOURS, (self.neighbours.rows, self.neighbours.weights), strict=True))
         return {name: array for name, array in given.items() if array is not None}
 
     @property
@@ -166,6 +172,7 @@ class Bundle:
             sample=_decode(path / SAMPLE, list[Sample]) if SAMPLE in manifest.files else [],
             student=Student.load(path / STUDENT, dim) if STUDENT in manifest.files else None,
             live=LiveSection.load(path / LIVE, {"video": n_v, "comment": n_c}) if LIVE in manifest.files else None,
+            neighbours=_load_neighbours(path, n_v) if f"{NEIGHBOURS[0]}.npy" in manifest.files else None,
             **tables,
             **{
                 name: _load(path, name, (count,), np.uint32)
@@ -195,13 +202,13 @@ def write_bundle(
     """Write a bundle to `directory`, which must not exist yet, verify it, and return it opened.
 
     The folder appears with its last byte in place: until then it is a hidden sibling. `arrays` has the names of
-    `ARRAYS` and may have those of `TEXT_DIGESTS`, `ids` has those of `ID_LISTS`, `steps` those of `STEPS` or none.
-    `version` is derived from the time and the content unless given.
+    `ARRAYS` and may have those of `TEXT_DIGESTS` and `NEIGHBOURS`, `ids` has those of `ID_LISTS`, `steps` those of
+    `STEPS` or none. `version` is derived from the time and the content unless given.
 
     Raises:
         BundleError: the parts don't make a valid bundle, or `directory` exists.
     """
-    optional = set(TEXT_DIGESTS)
+    optional = {*TEXT_DIGESTS, *NEIGHBOURS}
     for kind, wanted, given in (("arrays", ARRAYS, set(arrays) - optional), ("ids", ID_LISTS, set(ids))):
         if set(wanted) != given:
             raise BundleError(f"{kind} must be exactly {', '.join(wanted)}; given: {', '.join(sorted(given))}")
@@ -247,7 +254,7 @@ def write_bundle(
 
 
 def _dtype(name: str) -> type:
-    return np.int32 if name == COMMENT_VIDEO else np.uint32 if name in TEXT_DIGESTS else np.float32
+    return np.int32 if name in (COMMENT_VIDEO, NEIGHBOURS[0]) else np.uint32 if name in TEXT_DIGESTS else np.float32
 
 
 def _npy(array: NDArray[Any], dtype: type) -> bytes:
@@ -272,7 +279,17 @@ def _check_files(path: Path, manifest: Manifest) -> None:
             raise BundleError(f"{file}: its SHA-256 is not the one in {MANIFEST}; copy the bundle again")
 
 
-def _load(path: Path, name: str, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
+def _load_neighbours(path: Path, videos: int) -> Neighbours:
+    rows, weights = (
+        _load(path, name, (videos, None), dtype) for name, dtype in zip(NEIGHBOURS, (np.int32, np.float32), strict=True)
+    )
+    found = Neighbours(rows, weights)
+    found.check(path)
+    return found
+
+
+def _load(path: Path, name: str, shape: tuple[int | None, ...], dtype: type) -> NDArray[Any]:
+    """A table; None in `shape`: any size."""
     file = path / f"{name}.npy"
     # An empty file can't be mapped.
     mode: Any = "r" if all(shape) else None
@@ -280,6 +297,8 @@ def _load(path: Path, name: str, shape: tuple[int, ...], dtype: type) -> NDArray
         array = np.load(file, mmap_mode=mode, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise BundleError(f"{file}: {error}; export the model again") from None
+    if array.ndim == len(shape):
+        shape = tuple(size if wanted is None else wanted for size, wanted in zip(array.shape, shape, strict=True))
     if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
         raise BundleError(
             f"{file}: {array.dtype} {list(array.shape)}, but {MANIFEST} asks for {np.dtype(dtype)} {list(shape)} "

@@ -32,6 +32,7 @@ VIDEO_FEATURES = (
     *(f"fresh_{k}" for k in range(MAX_HALF_LIVES)),
     "title_mean",
     "title_last",
+    "related",
     "history",
 )
 COMMENT_FEATURES = (
@@ -123,6 +124,7 @@ def video_columns(
     user: NDArray[np.integer],
     means: NDArray[np.float32],
     lasts: NDArray[np.float32],
+    related: NDArray[np.float32],
     sizes: NDArray[np.integer],
 ) -> dict[str, NDArray[np.float32]]:
     """The features of n pairs of a user and a video, each [n].
@@ -134,6 +136,7 @@ def video_columns(
         titles: [n, d], unit title vectors.
         user: [n], whose pair it is: a row of the three below.
         means, lasts: [B, d], `mean_direction` of the titles of the user's video history, and the last of them.
+        related: [n], how much the video goes together with the user's last ones (`model_runtime.related`).
         sizes: [B], how many videos and comments are in the user's histories.
     """
     return {
@@ -142,6 +145,7 @@ def video_columns(
         "known": known.astype(np.float32),
         "title_mean": np.einsum("nd,nd->n", titles, means[user]),
         "title_last": np.einsum("nd,nd->n", titles, lasts[user]),
+        "related": np.sqrt(related),
         "history": np.log1p(sizes)[user].astype(np.float32),
     }
 

@@ -14,6 +14,7 @@ from model_runtime.live_features import comment_columns, mean_direction, unit, v
 from model_runtime.live_ranker import Floats, Ranked, Ranker, Rows, best_of, taken
 from model_runtime.live_section import LiveItems, LiveTask
 from model_runtime.ranking import thresholds
+from model_runtime.related import looked_up
 from model_runtime.rows import Column, inverse_lengths
 from model_runtime.sessions import Encoded
 from model_runtime.signals import NEVER_MS, Signals, Tally
@@ -33,6 +34,7 @@ class LiveVideos(Ranker):
         super().__init__(candidates, task, items, signals)
         self._bundled = len(items.since_ms)
         self._known = np.any(candidates.id_vectors.base != 0, axis=1)
+        self._neighbours = candidates.bundle.neighbours
         self._lengths = Column(None, np.float32)  # 1 over the length of each title vector
         self._lengths.extend(inverse_lengths(candidates.title_vectors.base))
         self._newest = self._ordered(np.arange(self._bundled))
@@ -52,7 +54,11 @@ class LiveVideos(Ranker):
             late = np.arange(first, count)
             self._lengths.extend(inverse_lengths(self._candidates.title_vectors.take(late)))
             self._newest = self._ordered(np.concatenate((late, self._newest)))
-        picked = self._pick(scores, tally, max((_most_barred(r) for r in requests), default=0))
+        related = [
+            self._related(history[: len(request.videos)])
+            for history, request in zip(encoded.videos, requests, strict=True)
+        ]
+        picked = self._pick(scores, tally, max((_most_barred(r) for r in requests), default=0), related)
         unions = [np.unique(np.concatenate(sources)) for sources in picked]
         lengths = [len(union) for union in unions]
         rows, user = np.concatenate(unions), np.repeat(np.arange(len(unions)), lengths)
@@ -60,7 +66,8 @@ class LiveVideos(Ranker):
         sr = np.where(sizes[user] > 0, scores[user, rows], np.float32(0)).astype(np.float32)
         means, lasts = self._profiles(requests, encoded)
         items, _ = self._items(tally, rows, self._signals.now_ms)
-        columns = video_columns(items, self._knows(rows), sr, self._titles(rows), user, means, lasts, sizes)
+        together = np.concatenate([looked_up(own, *found) for own, found in zip(unions, related, strict=True)])
+        columns = video_columns(items, self._knows(rows), sr, self._titles(rows), user, means, lasts, together, sizes)
         blended = self._blend(columns, sr)
         ends = np.cumsum(lengths)
         return [
@@ -68,15 +75,33 @@ class LiveVideos(Ranker):
             for sources, own in zip(picked, map(slice, ends - lengths, ends), strict=True)
         ]
 
-    def _pick(self, scores: Floats, tally: Tally, most_barred: int) -> list[tuple[Rows, Rows, Rows]]:
+    def _pick(
+        self, scores: Floats, tally: Tally, most_barred: int, related: Sequence[tuple[Rows, Floats]]
+    ) -> list[tuple[Rows, ...]]:
         """Each user's candidates by source, in the order of `SOURCES`."""
         pools = self._trending(tally, scores.shape[1], most_barred), self._latest(scores)
         trending, newest = ((pool, _first_allowed(scores[:, pool])) for pool in pools)
         bounds = thresholds(scores, SOURCE_SIZE)
         return [
-            (_nearest(row, bounds[user]), trending[0][trending[1][user]], newest[0][newest[1][user]])
+            (
+                _nearest(row, bounds[user]),
+                trending[0][trending[1][user]],
+                newest[0][newest[1][user]],
+                _strongest(row, *related[user]),
+            )
             for user, row in enumerate(scores)
         ]
+
+    def _related(self, history: Rows) -> tuple[Rows, Floats]:
+        """What goes together with a history's last videos: rows, ascending, and by how much."""
+        if self._neighbours is None:
+            return np.empty(0, np.intp), np.empty(0, np.float32)
+        rows, values = self._neighbours.of(self._origins(history.astype(np.intp)))
+        if self._candidates.edits:  # some have another row by now
+            rows = np.array([self._row_of(name) for name in self._names(rows)], np.intp)
+            order = np.argsort(rows)
+            rows, values = rows[order], values[order]
+        return rows, values
 
     def _trending(self, tally: Tally, count: int, most_barred: int) -> Rows:
         """Rows of what is engaged with most, the most first: enough for every user of a batch."""
@@ -193,6 +218,14 @@ def _first_allowed(scores: Floats) -> NDArray[np.bool_]:
     """Which columns [B, n] are among a user's first that the user may get."""
     allowed = scores > -np.inf
     return np.asarray(allowed & (np.cumsum(allowed, axis=1) <= SOURCE_SIZE))
+
+
+def _strongest(row: Floats, related: Rows, values: Floats) -> Rows:
+    """Of what is related, the strongest that the user may get; `row` [rows] are scores."""
+    seen = related < len(row)
+    related, values = related[seen], values[seen]
+    allowed = row[related] > -np.inf
+    return related[allowed][top(values[allowed])]
 
 
 def _nearest(row: Floats, bound: np.float32) -> Rows:

@@ -1,4 +1,5 @@
-"""Where candidates come from when live signals rank: the nearest by the SR, what is trending, what is newest.
+"""Where candidates come from when live signals rank: the nearest by the SR, what is trending, what is newest, and what
+goes together with the videos that a user watched last.
 
 The trainer asks the same sources (`offline_train.live_asof`), so that `f` is trained on what it will rank.
 """
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 #: how many candidates each source of videos gives
 SOURCE_SIZE = 200
-SOURCES = ("nearest", "trending", "newest")
+SOURCES = ("nearest", "trending", "newest", "related")
 
 
 def top(values: NDArray[Any], count: int = SOURCE_SIZE) -> NDArray[np.intp]:

@@ -11,6 +11,12 @@ from scipy.linalg import eigh
 from scipy.sparse import csr_matrix, diags
 from scipy.sparse.linalg import LinearOperator, eigsh
 
+from model_runtime.related import Neighbours
+
+#: neighbours are kept of each video
+NEIGHBOURS = 64
+#: videos whose neighbours are counted at once
+_CHUNK = 1024
 #: a video watched this often has a vector of 1/sqrt(2) of the full length: rarely seen company says little
 _DAMPING = 3
 
@@ -56,3 +62,35 @@ def cooccurrence_factors(user: np.ndarray, video: np.ndarray, videos: int, dim: 
     factors[known] *= (confidence[known] / length[known])[:, None]
     factors[~known] = 0
     return factors
+
+
+def neighbours(user: np.ndarray, video: np.ndarray, videos: int, count: int = NEIGHBOURS) -> Neighbours:
+    """For each video those that the same users watched most, the strongest first.
+
+    A user of n videos counts n^-1/2 for each pair, the pair is divided by the root of the video's audience and by the
+    fourth root of the neighbour's: what is popular is held down, but not altogether.
+
+    Args:
+        user, video: int [n], the engagements; repeated ones count once.
+        videos: n_v.
+        count: K.
+    """
+    pairs = np.unique(np.stack((user, video)), axis=1)
+    _, row = np.unique(pairs[0], return_inverse=True)
+    watched = csr_matrix((np.ones(len(row)), (row, pairs[1])), (int(row.max(initial=-1)) + 1, videos))
+    per_user, audience = watched.sum(1).A1, np.maximum(watched.sum(0).A1, 1)
+    ours = (diags(per_user**-0.5) @ watched @ diags(audience**-0.5)).T.tocsr()
+    theirs = (watched @ diags(audience**-0.25)).tocsr()
+    rows = np.full((videos, count), -1, np.int32)
+    weights = np.zeros((videos, count), np.float32)
+    for first in range(0, videos, _CHUNK):
+        part = (ours[first : first + _CHUNK] @ theirs).tocsr()
+        for i in range(part.shape[0]):
+            mine = slice(part.indptr[i], part.indptr[i + 1])
+            others, together = part.indices[mine], part.data[mine]
+            keep = others != first + i
+            others, together = others[keep], together[keep]
+            best = np.lexsort((others, -together))[:count]
+            rows[first + i, : len(best)] = others[best]
+            weights[first + i, : len(best)] = together[best]
+    return Neighbours(rows, weights)

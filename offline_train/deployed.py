@@ -67,6 +67,8 @@ class BundleScorer:
         self._encoder = Encoder(bundle, threads=threads)
         self._features = Features(Candidates(bundle), bundle.window, _CHUNK)
         self._video_at = np.fromiter(map(videos.__getitem__, log.video_ids), np.int64, len(log.video_ids))
+        self._video_of = np.full(len(bundle.video_ids), -1)  # of the bundle's rows
+        self._video_of[self._video_at[self._video_at >= 0]] = np.flatnonzero(self._video_at >= 0)
         self._comment_at = np.fromiter(map(comments.__getitem__, log.comment_ids), np.int64, len(log.comment_ids))
         norms = np.linalg.norm(bundle.comment_vectors, axis=1, keepdims=True)
         self._comments = bundle.comment_vectors / np.maximum(norms, 1e-12)  # [n_c, d]
@@ -103,6 +105,17 @@ class BundleScorer:
     def comment_vectors(self) -> NDArray[np.float32]:
         """The vectors of the log's comments, [comments, d]; zeros where the bundle knows none."""
         return _rows(self._bundle.comment_vectors, self._comment_at)
+
+    def related(self, history: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """What goes together with the last of some of the log's videos: its videos, ascending, and by how much."""
+        neighbours = self._bundle.neighbours
+        if neighbours is None:
+            return np.empty(0, np.int64), np.empty(0, np.float32)
+        rows, values = neighbours.of(self._video_at[history])
+        videos = self._video_of[rows]
+        there = np.flatnonzero(videos >= 0)
+        there = there[np.argsort(videos[there])]
+        return videos[there], values[there]
 
     def _encode(self, queries: Queries, first: int) -> NDArray[np.float32]:
         """The preferences for up to `_CHUNK` questions from `first` on, [n, d]."""

@@ -18,13 +18,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model_runtime.bundle import ID_LISTS, STEPS, Bundle, Sample, SampleRequest, Scored, write_bundle
+from model_runtime.bundle import ID_LISTS, NEIGHBOURS, STEPS, Bundle, Sample, SampleRequest, Scored, write_bundle
 from model_runtime.ids import text_digest
 from model_runtime.live_section import LiveSection
 from offline_train.batches import comment_vectors
+from offline_train.cooccurrence import neighbours
 from offline_train.corpus import Corpus, Split
 from offline_train.distill import DistillConfig, Distilled, distill
 from offline_train.finetuning import Finetuned
+from offline_train.log import VIEW
 from offline_train.reference import Reference, ReferenceRequest
 from offline_train.sr import SRConfig, SREncoder
 from offline_train.step_graphs import step_graphs
@@ -75,7 +77,7 @@ def export(
         directory,
         model=asdict(finetuned.model.config),
         history=msgspec.structs.asdict(corpus.config),
-        arrays=arrays(finetuned, corpus),
+        arrays=arrays(finetuned, corpus) | _neighbours(corpus, split),
         ids={"video_ids": log.video_ids, "comment_ids": log.comment_ids},
         encoder=encoder_onnx(finetuned.model.encoder, finetuned.model.config.dim),
         steps=steps_onnx(finetuned.model.encoder, finetuned.model.config),
@@ -196,6 +198,13 @@ def arrays(finetuned: Finetuned, corpus: Corpus) -> dict[str, np.ndarray]:
         "video_text_digests": np.array(list(map(text_digest, log.video_titles)), np.uint32),
         "comment_text_digests": np.array(list(map(text_digest, log.comment_texts)), np.uint32),
     }
+
+
+def _neighbours(corpus: Corpus, split: Split) -> dict[str, np.ndarray]:
+    training = corpus.samples.take(split.train)
+    views = training.take(training.kind == VIEW)
+    found = neighbours(views.user, views.target_video, len(corpus.log.video_ids))
+    return dict(zip(NEIGHBOURS, (found.rows, found.weights), strict=True))
 
 
 def sample(reference: Reference, corpus: Corpus, split: Split) -> list[Sample]:

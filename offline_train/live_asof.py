@@ -25,6 +25,7 @@ from model_runtime.live_features import (
     unit,
     video_columns,
 )
+from model_runtime.related import looked_up
 from model_runtime.sources import SOURCE_SIZE, SOURCES, top
 from offline_train.corpus import Corpus
 from offline_train.log import INTERACTION, VIEW, Log
@@ -51,6 +52,9 @@ class SR(Protocol):
 
     def comment_vectors(self) -> Floats:
         """[comments, d]."""
+
+    def related(self, history: Ints) -> tuple[Ints, Floats]:
+        """What goes together with the last of some videos: videos, ascending, and by how much."""
 
 
 @dataclass(frozen=True)
@@ -131,10 +135,11 @@ class AsOf:
         there[seen] = False
         candidates = np.flatnonzero(there)
         counts = self._counts.at(now_ms, candidates)
-        picked = self._union(candidates, scores, counts)
+        history = self._corpus.videos[queries.video_start[i] : queries.video_end[i]]
+        together = self._sr.related(history)
+        picked = self._union(candidates, scores, counts, looked_up(candidates, *together))
         at = candidates[picked]
         items = item_columns(counts[picked], self._since[at], self._base[at], now_ms, self.half_lives_ms)
-        history = self._corpus.videos[queries.video_start[i] : queries.video_end[i]]
         size = len(history) + int(queries.comment_end[i] - queries.comment_start[i])
         sr = scores[at] if size else np.zeros(len(at), np.float32)
         profile = self._vectors[history]
@@ -148,19 +153,21 @@ class AsOf:
             np.zeros(len(at), np.intp),
             mean_direction(profile[None]),
             last,
+            looked_up(at, *together),
             np.array([size]),
         )
         return Asked(i, at, stacked(self.names, columns), sr)
 
-    def _union(self, candidates: Ints, scores: Floats, counts: NDArray[np.float64]) -> Ints:
+    def _union(self, candidates: Ints, scores: Floats, counts: NDArray[np.float64], related: Floats) -> Ints:
         """Places in `candidates` that any of the sources names."""
         if len(candidates) <= SOURCE_SIZE:
             return np.arange(len(candidates))
-        trending = np.flatnonzero(counts[:, 0] > 0)
+        trending, together = np.flatnonzero(counts[:, 0] > 0), np.flatnonzero(related > 0)
         picked = {
             "nearest": lambda: top(scores[candidates]),
             "trending": lambda: trending[top(counts[trending, 0])],
             "newest": lambda: top(self._since[candidates]),
+            "related": lambda: together[top(related[together])],
         }
         return np.unique(np.concatenate([picked[name]() for name in self.sources]))
 

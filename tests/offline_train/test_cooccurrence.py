@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from offline_train.cooccurrence import cooccurrence_factors
+from offline_train.cooccurrence import cooccurrence_factors, neighbours
 
 
 def _cosines(factors):
@@ -61,6 +61,24 @@ def test_longer_with_a_larger_audience_and_never_above_one():
     length = np.linalg.norm(cooccurrence_factors(user, video, 8, 4), axis=1)
     assert length[0] > length[1]
     assert (length <= 1).all()
+
+
+@pytest.mark.parametrize("count", [3, 50])
+def test_neighbours_are_the_strongest_of_the_whole_matrix(count):
+    user, video = _two_crowds(40)
+    watched = np.zeros((user.max() + 1, 42))
+    watched[user, video] = 1
+    audience, watches = np.maximum(watched.sum(0), 1), np.maximum(watched.sum(1), 1)
+    together = np.diag(audience**-0.5) @ watched.T @ np.diag(watches**-0.5) @ watched @ np.diag(audience**-0.25)
+    np.fill_diagonal(together, 0)
+    found = neighbours(np.tile(user, 2), np.tile(video, 2), 42, count)  # repeated engagements count once
+    assert found.rows.shape == (42, count)
+    for i in range(42):
+        best = np.sort(together[i][together[i] > 0])[::-1][:count]
+        np.testing.assert_allclose(found.weights[i, : len(best)], best, rtol=1e-5)
+        np.testing.assert_allclose(together[i, found.rows[i, : len(best)]], best, rtol=1e-5)
+        assert (found.rows[i, len(best) :] == -1).all()
+        assert i not in found.rows[i]
 
 
 @pytest.mark.parametrize("videos", [1, 2, 3])

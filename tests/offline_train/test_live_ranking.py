@@ -43,6 +43,9 @@ class Indifferent:
     def comment_vectors(self) -> np.ndarray:
         return np.eye(len(self.log.comment_ids), dtype=np.float32)
 
+    def related(self, history: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.arange(len(history) % 3), np.ones(len(history) % 3, np.float32)
+
 
 @pytest.fixture(scope="module")
 def fads() -> Log:

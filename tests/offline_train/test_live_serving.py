@@ -171,7 +171,7 @@ def test_a_recommendation_is_explained_by_its_parts(log: Log, bundle: Bundle) ->
         assert score == pytest.approx(part.sr + part.live, abs=2e-5)
         assert part.sources
     named = {name for part in ranking.video_parts for name in part.sources}
-    assert named == {"nearest", "trending", "newest"}
+    assert named == {"nearest", "trending", "newest", "related"}
 
 
 def test_without_a_history_live_signals_alone_decide(log: Log, bundle: Bundle) -> None:

@@ -55,6 +55,8 @@ def write_random_sr(
             "video_vectors": both / np.linalg.norm(both, axis=1, keepdims=True),
             "comment_vectors": table(comments),
             "comment_video": np.arange(comments, dtype=np.int32) % videos,
+            "video_neighbours": rng.integers(-1, videos, (videos, 5)).astype(np.int32),
+            "video_neighbour_weights": rng.random((videos, 5)).astype(np.float32),
         },
         ids={
             "video_ids": [f"v{i}" for i in range(videos)],
