@@ -47,6 +47,7 @@ class Candidates:
         # reads another `moving` may have missed a video that got its row meanwhile.
         self.moving = self.moved = 0
         self._changes = 0
+        self._flags: tuple[int, NDArray[np.bool_]] = (0, self._alive.values().copy())
         self._penalties: tuple[int, int, NDArray[np.float32] | None] = (0, len(self._ids), None)
         self._digests = _Digests(np.fromiter(map(video_digest, self._ids), dtype=np.uint32, count=len(self._ids)))
         self._late_digests = Column(None, np.uint32)
@@ -228,12 +229,18 @@ class Candidates:
 
     def view(self) -> tuple[int, NDArray[np.float32] | None]:
         """How many rows there are, and their `penalties`."""
-        changes = self._changes  # read before the flags: a change in between makes the copy stale, never wrong
+        alive, changes = self.alive(), self._flags[0]
         if self._penalties[0] != changes:
-            alive = self._alive.values().copy()
             penalties = None if alive.all() else np.where(alive, np.float32(0), np.float32(-np.inf))
             self._penalties = (changes, len(alive), penalties)
         return self._penalties[1:]
+
+    def alive(self) -> NDArray[np.bool_]:
+        """Which rows may be recommended, [rows]; a copy, made anew only after a change. For the scoring thread."""
+        changes = self._changes  # read before the flags: a change in between makes the copy stale, never wrong
+        if self._flags[0] != changes:
+            self._flags = (changes, self._alive.values().copy())
+        return self._flags[1]
 
     def barred(self, digests: Sequence[Sequence[int]]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """The videos that each user's digests stand for, as parallel arrays of places in `digests` and rows.

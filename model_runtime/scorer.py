@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from msgspec import Struct
@@ -17,6 +18,7 @@ from model_runtime.ids import video_digest
 from model_runtime.live_ranker import Part, Ranked
 from model_runtime.live_scoring import LiveComments, LiveVideos
 from model_runtime.manifest import BundleError
+from model_runtime.nearest import Nearest
 from model_runtime.ranking import best, thresholds
 from model_runtime.sessions import Encoded, Sessions
 from model_runtime.signals import Signals
@@ -88,6 +90,7 @@ class Scorer:
         self.sessions = Sessions(
             self.candidates, self._features, self._encoder, steps, max_batch=CHUNK, budget_bytes=session_bytes
         )
+        self.nearest = Nearest(self.candidates, top_videos, threads=threads)
         self._scores = np.empty(_SCORED * len(bundle.video_ids), dtype=np.float32)
         self.signals: Signals | None = None
         self._live_videos: LiveVideos | None = None
@@ -162,15 +165,7 @@ class Scorer:
         return rankings
 
     def _rank(self, requests: Sequence[Request], encoded: Encoded, moved: int) -> list[Ranking]:
-        scores = self._video_scores(requests, encoded, moved)
-        if self._live_videos is not None:
-            videos = self._live_videos.rank(scores, requests, encoded, self.top_videos, self._explain)
-        else:
-            bounds = thresholds(scores, self.top_videos).tolist()
-            videos = [
-                self._alone(*best(row, self.top_videos, bound), "nearest")
-                for row, bound in zip(scores, bounds, strict=True)
-            ]
+        videos = self._rank_videos(requests, encoded, moved)
         rankings = []
         for row, (request, mine) in enumerate(zip(requests, videos, strict=True)):
             comments = self._rank_comments(request, encoded.comments[row], encoded.comment_preference[row])
@@ -189,6 +184,20 @@ class Scorer:
                 )
             )
         return rankings
+
+    def _rank_videos(self, requests: Sequence[Request], encoded: Encoded, moved: int) -> list[Ranked]:
+        if self._live_videos is not None:
+            scores = self._video_scores(requests, encoded, moved)
+            return self._live_videos.rank(scores, requests, encoded, self.top_videos, self._explain)
+        near = self.nearest.search(encoded.video_preference, partial(self._excluded, requests, encoded, moved))
+        if near is not None:
+            return [self._alone(*found, "nearest") for found in near]
+        scores = self._video_scores(requests, encoded, moved)
+        bounds = thresholds(scores, self.top_videos).tolist()
+        return [
+            self._alone(*best(row, self.top_videos, bound), "nearest")
+            for row, bound in zip(scores, bounds, strict=True)
+        ]
 
     def _alone(self, rows: NDArray[np.intp], scores: NDArray[np.float64], *sources: str) -> Ranked:
         """What the SR alone ranks."""
@@ -209,17 +218,24 @@ class Scorer:
             np.matmul(preference, vectors.late.values()[: count - bundled].T, out=scores[:, bundled:])
         if penalties is not None:
             scores += penalties
-        for index in (encoded.videos, encoded.comment_videos, encoded.current[:, None]):
-            rows, columns = np.nonzero(index >= 0)
-            scores[rows, index[rows, columns]] = -np.inf
+        users, rows = self._excluded(requests, encoded, moved)
+        there = rows < count  # later rows are not in the view
+        scores[users[there], rows[there]] = -np.inf
+        return scores
+
+    def _excluded(
+        self, requests: Sequence[Request], encoded: Encoded, moved: int
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Which user must not get which row besides those that are not alive, as parallel arrays."""
+        columns = encoded.videos, encoded.comment_videos, encoded.current[:, None]
+        history: NDArray[np.intp] = np.concatenate(columns, axis=1, dtype=np.intp)
+        users, at = np.nonzero(history >= 0)
         barred = [request.barred for request in requests]
         if self.candidates.moving != moved:
             # A title changed or a video came meanwhile: what was watched may have another row than was looked up.
             barred = [[*request.barred, *map(video_digest, _videos(request))] for request in requests]
-        rows, columns = self.candidates.barred(barred)
-        there = columns < count  # later rows are not in the view
-        scores[rows[there], columns[there]] = -np.inf
-        return scores
+        barred_users, barred_rows = self.candidates.barred(barred)
+        return np.concatenate((users, barred_users)), np.concatenate((history[users, at], barred_rows))
 
     def _rank_comments(self, request: Request, history: NDArray[np.int32], preference: NDArray[np.float32]) -> Ranked:
         """The best comments under the current video; `history` [C], `preference` [d]."""

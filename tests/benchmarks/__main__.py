@@ -19,13 +19,22 @@ from statistics import median
 import matplotlib as mpl
 import msgspec
 
-from tests.benchmarks import engine, incremental
+from tests.benchmarks import engine, incremental, top100
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 DOCS = Path(__file__).parents[2] / "docs"
-PACKAGES = ("faust-streaming", "aiokafka", "confluent-kafka", "msgspec", "rocksdict", "onnxruntime", "numpy")
+PACKAGES = (
+    "faust-streaming",
+    "aiokafka",
+    "confluent-kafka",
+    "msgspec",
+    "rocksdict",
+    "onnxruntime",
+    "numpy",
+    "faiss-cpu",
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,41 @@ BENCHMARKS = [
         "The same with one user per batch, where the cost of starting a hundred and sixty small operations shows.",
         incremental.single,
     ),
+    Benchmark(
+        "top100-vs-numpy-1m",
+        "the best 100 of 1 000 000 videos for 64 users, by the index",
+        "by numpy, exactly",
+        (top100.__doc__ or "").split("\n\n", 1)[1],
+        top100.large,
+    ),
+    Benchmark(
+        "top100-vs-numpy-1m-batch-1",
+        "the best 100 of 1 000 000 videos for one user, by the index",
+        "by numpy, exactly",
+        "The same for one user at a time, where numpy reads all vectors for that user alone.",
+        top100.large_single,
+    ),
+    Benchmark(
+        "top100-vs-faiss-exact-1m",
+        "the best 100 of 1 000 000 videos for 64 users, by the index",
+        "by faiss' exact index",
+        "The same against `IndexFlatIP`.",
+        top100.large_faiss,
+    ),
+    Benchmark(
+        "top100-vs-numpy-100k",
+        "the best 100 of 100 000 videos for 64 users, by the index",
+        "by numpy, exactly",
+        "The same with a tenth of the videos.",
+        top100.medium,
+    ),
+    Benchmark(
+        "top100-vs-numpy-10k",
+        "the best 100 of 10 000 videos for 64 users",
+        "by numpy, exactly",
+        "Both sides score everything here, so this says what the choice itself costs.",
+        top100.small,
+    ),
 ]
 
 
@@ -81,10 +125,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a short form of all; writes nothing into docs")
     parser.add_argument("--rounds", type=int, default=None)
+    parser.add_argument("--only", default="", help="those whose name has this in it; the others' results are kept")
     options = parser.parse_args()
     rounds = options.rounds or (1 if options.quick else 5)
+    earlier = DOCS / "performance.json"
+    kept = (
+        {}
+        if not options.only
+        else {row.name: row for row in msgspec.json.decode(earlier.read_bytes(), type=list[Result])}
+    )
     results = []
     for benchmark in BENCHMARKS:
+        if options.only not in benchmark.name:
+            results += [kept[benchmark.name]] if benchmark.name in kept else []
+            continue
         print(f"{benchmark.name}: {benchmark.a}\n  against {benchmark.b}", flush=True)
         with tempfile.TemporaryDirectory(prefix="lsvcr-bench-") as folder:
             rates = benchmark.run(Path(folder), rounds=rounds, quick=options.quick)
