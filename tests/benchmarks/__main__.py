@@ -118,7 +118,8 @@ class Result(msgspec.Struct):
     runs: int
     a: str
     b: str
-    rates: list[tuple[float, float]]  #: events per second of a and b, per round
+    rates: list[tuple[float, float]]  #: events (of top100: users) per second of a and b, per round
+    machine: str = ""  #: and versions
 
 
 def main() -> None:
@@ -144,7 +145,15 @@ def main() -> None:
             rates = benchmark.run(Path(folder), rounds=rounds, quick=options.quick)
         ratios = sorted(a / b for a, b in rates)
         result = Result(
-            benchmark.name, median(ratios), ratios[0], ratios[-1], len(ratios), benchmark.a, benchmark.b, rates
+            benchmark.name,
+            median(ratios),
+            ratios[0],
+            ratios[-1],
+            len(ratios),
+            benchmark.a,
+            benchmark.b,
+            rates,
+            _machine(),
         )
         print(f"  ratio {result.ratio:.1f} ({result.low:.1f} to {result.high:.1f}, {result.runs} rounds)", flush=True)
         results.append(result)
@@ -166,13 +175,11 @@ def document(results: list[Result]) -> str:
         "",
         "Made by `make bench`, which also writes `performance.json`. Each figure is a ratio of two things measured in",
         "alternation in one run: the median over the rounds, and the lowest and highest round. Rates belong to the",
-        "machine below and to its load at the time; ratios travel better.",
-        "",
-        f"Machine: {_machine()}. Versions: {', '.join(f'{name} {version(name)}' for name in PACKAGES)}.",
+        "machine named with each, and to its load at the time; ratios travel better.",
         "",
         "![ratios](performance.png)",
         "",
-        "| benchmark | ratio | lowest – highest | rounds | a, events/s | b, events/s |",
+        "| benchmark | ratio | lowest – highest | rounds | a, per second | b, per second |",
         "|---|---|---|---|---|---|",
     ]
     for result in results:
@@ -183,6 +190,7 @@ def document(results: list[Result]) -> str:
         )
     for result in results:
         lines += ["", f"## {result.name}", "", f"a: {result.a}.", f"b: {result.b}.", "", about[result.name].strip()]
+        lines += ["", f"Measured on: {result.machine}."]
     return "\n".join(lines) + "\n"
 
 
@@ -210,7 +218,8 @@ def _machine() -> str:
         ),
         platform.processor(),
     )
-    return f"{os.cpu_count()} cores ({cpu}), Python {platform.python_version()}, {platform.system()}"
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return f"{os.cpu_count()} cores ({cpu}), Python {platform.python_version()}, {platform.system()}; {versions}"
 
 
 if __name__ == "__main__":
