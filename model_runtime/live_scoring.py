@@ -109,7 +109,8 @@ class LiveVideos(Ranker):
         counted = np.flatnonzero(order > 0)
         # As many more as may be barred, and as have no row or were removed.
         best = counted[best_first(order[counted], 2 * SOURCE_SIZE + most_barred)]
-        rows = np.fromiter((self._row_of(tally.ids[at]) for at in best), np.intp, len(best))
+        names = map(tally.ids.__getitem__, best.tolist())
+        rows = np.fromiter(map(self._candidates.video_index.__getitem__, names), np.intp, len(best))
         return rows[(rows >= 0) & (rows < count)]
 
     def _latest(self, scores: Floats) -> Rows:
@@ -184,6 +185,8 @@ class LiveComments(Ranker):
             preference: [d].
             history: [C], rows of the user's comments, -1: padding, or not known.
         """
+        if not len(rows):
+            return Ranked(np.empty(0, np.intp), np.empty(0), [] if explain else None)
         comments = self._candidates.comments
         tally = self._sync(len(comments))
         at = rows.astype(np.intp)

@@ -42,6 +42,7 @@ from offline_train.gate import CANDIDATE, SERVING, Decision, judge
 from offline_train.log import Log
 from offline_train.reference import CheckpointError, Reference
 from offline_train.refresh_config import RefreshConfig, RefreshError
+from offline_train.refresh_live import with_live
 from offline_train.refresh_plan import Plan, done, note_release, plan_of, remember, was_released
 from offline_train.refresh_report import report_of
 from offline_train.refresh_texts import Stage1, texts_of
@@ -142,6 +143,9 @@ def _refresh(
         stage("distilling the student text encoder, exporting")
         student = _student(config, work, finetuned, corpus, split)
         bundle = _bundle(work, plan, finetuned, corpus, split, texts, student)
+        if config.live:
+            stage("training live signals on the validation part")
+            bundle = with_live(work, bundle, events, corpus, split, finetuned.config.threads, notes, stage)
         stage(f"measuring on {len(split.test):,} targets")
         results = _measure(config, events, corpus, split, bundle, serving, finetuned.config.threads)
         decision = judge(results, config.gate)

@@ -69,6 +69,7 @@ class RefreshConfig(Struct, frozen=True, forbid_unknown_fields=True):
     split: SplitConfig = SplitConfig()
     train: dict[str, Any] = field(default_factory=dict)
     student: dict[str, Any] | None = field(default_factory=dict)
+    live: bool = True  #: train what live signals add to scores
     stage1: Stage1Config | None = None
     gate: GateConfig = GateConfig()
 

@@ -169,6 +169,10 @@ async def _show(record: Recommendations, bootstrap_servers: str, top: int, title
     what = f"comments under {record.video_id}" if isinstance(record, CommentRecommendations) else "videos"
     trigger = record.trigger
     columns = [Column("", justify="right"), Column("id", no_wrap=True), Column("score", justify="right")]
+    explained = any(item.sr is not None for item in shown)
+    if explained:
+        columns += [Column(name, justify="right") for name in ("model", "live")]
+        columns += [] if comments else [Column("named by")]
     table = Table(
         *columns,
         *(["text" if comments else "title"] if titles else []),
@@ -176,6 +180,9 @@ async def _show(record: Recommendations, bootstrap_servers: str, top: int, title
     )
     for rank, item in enumerate(shown, 1):
         cells = [str(rank), item.id, f"{item.score:.4f}"]
+        if explained:
+            cells += [f"{item.sr or 0:.4f}", f"{item.live or 0:+.4f}"]
+            cells += [] if comments else [", ".join(item.sources or ())]
         table.add_row(*cells, *([names.get(item.id, "")] if titles else []))
     console = Console(markup=False, highlight=False)
     console.print(table)

@@ -73,7 +73,7 @@ class Place:
     folder: Path
 
     def worker(self, trained: TrainedLog, worker_id: str = "0") -> WorkerProcess:
-        flags = ("--registry", str(trained.registry))
+        flags = ("--registry", str(trained.registry), "--no-live")
         return WorkerProcess(self.bootstrap, self.redis_url, self.folder, worker_id=worker_id, flags=flags)
 
     def to_broker(self) -> tuple[str, str]:

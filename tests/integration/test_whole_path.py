@@ -50,7 +50,8 @@ def test_a_log_becomes_recommendations_that_equal_the_trainers(own_stack: LocalS
     assert bootstrap is not None
     assert redis_url is not None
     to_broker = ("--bootstrap-servers", bootstrap)
-    with WorkerProcess(bootstrap, redis_url, tmp_path / "data", flags=("--registry", str(trained.registry))) as worker:
+    flags = "--registry", str(trained.registry), "--no-live"  # PyTorch's scores are the model's alone
+    with WorkerProcess(bootstrap, redis_url, tmp_path / "data", flags=flags) as worker:
         worker.wait_ready()
         lsvcr("publish", *trained.files(VIDEOS, COMMENTS), *to_broker)
         with Publisher(bootstrap) as publisher:
