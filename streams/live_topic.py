@@ -26,8 +26,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from model_runtime.signals import KINDS, Signals
-from streams.events import CommentInteraction, VideoView
-from streams.live_records import mark_message, partition_of_key, share_messages, take_in
+from streams.live_shares import RECORDS, Applied, Shares
 from streams.outbox import Delivery, Message
 from streams.slices import Partition
 from streams.telemetry import Telemetry
@@ -39,27 +38,8 @@ log = logging.getLogger(__name__)
 PUBLISH_S = 1.0
 #: how often one of the tallies is looked through for what faded
 FADE_S = 10.0
-_KIND_OF = dict(zip(EVENT_TOPICS, KINDS, strict=True))
-_RECORDS = 500  # sent, or taken in, before the event loop gets its turn
 _READ = 5000
 _POLL_MS = 200
-
-
-class Applied(NamedTuple):
-    """An event that was taken: when it happened, where it stood, and what was engaged with (None: with nothing)."""
-
-    ts_ms: int
-    offset: int
-    item: str | None
-
-    @staticmethod
-    def of(event: VideoView | CommentInteraction, record: Any, engaged: bool) -> Applied:
-        """An event and the aiokafka record that it came in."""
-        ts_ms = event.ts_ms if record.timestamp < 0 else min(event.ts_ms, record.timestamp)
-        if not engaged:
-            return Applied(ts_ms, record.offset, None)
-        item = event.video_id if isinstance(event, VideoView) else event.comment_id
-        return Applied(ts_ms, record.offset, item)
 
 
 class _Owing(NamedTuple):
@@ -86,71 +66,36 @@ class LiveTopic:
         self.signals = signals
         self.loaded = asyncio.Event()  #: what was there at the start is read
         self.task: asyncio.Task[None]  # ends only by an error
+        self._publisher: asyncio.Task[None]
+        self._shares = Shares(signals, partitions)
         self._bootstrap = bootstrap_servers
         self._places = [TopicPartition(LIVE_SIGNALS, number) for number in range(partitions)]
         self._send = send
         self._telemetry = telemetry
-        self._publisher: asyncio.Task[None]
         self._assigned: set[int] = set()  # event partitions whose shares are being read
-        self._ours: set[int] = set()  # event partitions whose shares we keep
-        self._waiting: dict[int, list[tuple[str, list[Applied], int]]] = {}
-        self._marks: dict[Partition, int] = {}  # as published
-        self._counted: dict[Partition, int] = {}  # our partitions' events that are counted
-        self._changed: dict[tuple[str, int], dict[str, None]] = {}
         self._under_way: list[Delivery] = []
         self._publishing = asyncio.Lock()
         self._epoch = 0
         self._again = False  # the topic must be read from its beginning
-        self._fading = 0
-
-    # --- count --------------------------------------------------------------------------------------------------------
 
     def take(self, topic: str, partition: int, applied: list[Applied], end: int) -> None:
         """A slice of events in offset order, up to `end`, was applied to the users' states."""
-        if applied:
-            self.signals.advance(max(event.ts_ms for event in applied))
-        if partition in self._ours:
-            self._count(topic, partition, applied, end)
-        else:
-            self._waiting.setdefault(partition, []).append((topic, applied, end))
-
-    def _count(self, topic: str, partition: int, applied: list[Applied], end: int) -> None:
-        kind, place = _KIND_OF[topic], (topic, partition)
-        mark = self._marks.get(place, 0)
-        new = [event for event in applied if event.item is not None and event.offset >= mark]
-        ids = [event.item for event in new if event.item is not None]
-        self.signals.add(kind, partition, ids, [event.ts_ms for event in new])
-        self._changed.setdefault((kind, partition), {}).update(dict.fromkeys(ids))
-        self._counted[place] = max(end, mark)
+        self._shares.take(topic, partition, applied, end)
 
     # --- the life of partitions ---------------------------------------------------------------------------------------
 
     def assigned(self, partitions: Iterable[int]) -> None:
         """Event partitions are ours from now on; whoever had them has published what is to be published."""
-        self._assigned = set(partitions) - self._ours
+        self._assigned = set(partitions) - self._shares.ours
 
     def revoked(self) -> None:
         """No partition is ours any more."""
-        unpublished = any(self._changed.values()) or any(sent.remaining for sent in self._under_way)
+        unconfirmed = self._publishing.locked() or any(sent.remaining for sent in self._under_way)
         self._epoch += 1
-        self._ours.clear()
         self._assigned.clear()
-        for kept in (self._waiting, self._counted, self._changed, self._under_way):
-            kept.clear()
-        # Our shares hold what nobody will hear of: what was published counts.
-        self._again = self._again or unpublished or self._publishing.locked()
-
-    def _own(self, owing: _Owing) -> None:
-        """These partitions' shares are read: go on from them."""
-        self._ours |= owing.partitions
-        self._assigned -= owing.partitions
-        for place, end in owing.events.items():
-            if self._marks.get(place, 0) > end:
-                log.warning("%s[%d] ends before what was counted of it: it was made anew", *place)
-                self._marks[place] = 0
-        for partition in owing.partitions:
-            for topic, applied, end in self._waiting.pop(partition, []):
-                self._count(topic, partition, applied, end)
+        self._under_way.clear()
+        # Our shares may hold what nobody will hear of: what was published counts.
+        self._again = self._shares.disown() or unconfirmed or self._again
 
     # --- publish ------------------------------------------------------------------------------------------------------
 
@@ -183,25 +128,15 @@ class LiveTopic:
     async def publish(self) -> None:
         """Send what changed since the last time, then the marks."""
         async with self._publishing:
-            epoch, changed, counted = self._epoch, self._changed, dict(self._counted)
-            self._changed = {}
+            epoch = self._epoch
             self._under_way = [sent for sent in self._under_way if sent.remaining]
-            for (kind, partition), ids in changed.items():
-                names, place = list(ids), partition % len(self._places)
-                for first in range(0, len(names), _RECORDS):
-                    messages = share_messages(self.signals, kind, partition, names[first : first + _RECORDS], place)
-                    self._hand_over(list(messages))
+            for messages in self._shares.changes():
+                if messages:
+                    self._under_way.append(self._send(messages))
+                    self._telemetry.live_published.inc(len(messages))
                     await asyncio.sleep(0)
-                    if epoch != self._epoch:
-                        return
-            marks = {place: offset for place, offset in counted.items() if offset != self._marks.get(place)}
-            self._hand_over([mark_message(t, p, offset, p % len(self._places)) for (t, p), offset in marks.items()])
-            self._marks.update(marks)
-
-    def _hand_over(self, messages: list[Message]) -> None:
-        if messages:
-            self._under_way.append(self._send(messages))
-            self._telemetry.live_published.inc(len(messages))
+                if epoch != self._epoch:
+                    return
 
     async def _publish_on(self) -> None:
         faded_at = time.monotonic()
@@ -210,19 +145,10 @@ class LiveTopic:
             await self.publish()
             if began - faded_at >= FADE_S:
                 faded_at = began
-                self._fade()
+                self._shares.fade()
             for kind in KINDS:
                 self._telemetry.live_items.labels(kind).set(len(self.signals.kinds[kind].total))
             await asyncio.sleep(max(0.0, began + PUBLISH_S - time.monotonic()))
-
-    def _fade(self) -> None:
-        """Look through one tally; they take turns. Of our partitions, others hear what faded."""
-        tallies = [(kind, which) for kind in KINDS for which in (None, *sorted(self.signals.kinds[kind].shares))]
-        self._fading = (self._fading + 1) % len(tallies)
-        kind, partition = tallies[self._fading]
-        dropped = self.signals.kinds[kind].forget(partition, self.signals.now_ms)
-        if partition in self._ours and partition is not None:
-            self._changed.setdefault((kind, partition), {}).update(dict.fromkeys(dropped))
 
     # --- follow -------------------------------------------------------------------------------------------------------
 
@@ -239,8 +165,7 @@ class LiveTopic:
                 if self._again:
                     log.warning("what this worker counted last was not published; reading all counts again")
                     self._again = False
-                    self.signals.clear()
-                    self._marks.clear()
+                    self._shares.clear()
                     await self._rewind(consumer)
                     owing = None
                 if self._assigned and (owing is None or not self._expects(owing)):
@@ -254,7 +179,8 @@ class LiveTopic:
                     self.loaded.set()
                 if owing is not None and all(positions[place] >= end for place, end in owing.ends.items()):
                     if self._expects(owing):
-                        self._own(owing)
+                        self._shares.own(owing.partitions, owing.events)
+                        self._assigned.clear()
                     owing = None
                 for batch in (await consumer.getmany(timeout_ms=_POLL_MS, max_records=_READ)).values():
                     await self._take_in(batch)
@@ -262,13 +188,11 @@ class LiveTopic:
             await consumer.stop()
 
     async def _take_in(self, batch: list[Any]) -> None:
-        for first in range(0, len(batch), _RECORDS):
+        for first in range(0, len(batch), RECORDS):
             if self._again:
                 return
-            part = batch[first : first + _RECORDS]
-            others = [record for record in part if partition_of_key(record.key) not in self._ours]
-            take_in(others, self.signals, self._marks)
-            self._telemetry.live_received.inc(len(others))
+            heard = self._shares.hear(batch[first : first + RECORDS])
+            self._telemetry.live_received.inc(heard)
             await asyncio.sleep(0)
 
     async def _rewind(self, consumer: AIOKafkaConsumer) -> None:

@@ -28,7 +28,8 @@ from streams.background import Background
 from streams.events import CommentInteraction, EventError, VideoView, decode
 from streams.history import HistoryConfig
 from streams.lease import Lease
-from streams.live_topic import Applied, LiveTopic
+from streams.live_shares import Applied
+from streams.live_topic import LiveTopic
 from streams.outbox import Delivery, DeliveryError, Message, Outbox
 from streams.outputs import cloud_event, lists_of
 from streams.pending import Pending, Users
