@@ -89,14 +89,14 @@ class Ranker:
 
     def _items(self, tally: Tally, rows: Rows, now_ms: int) -> tuple[dict[str, Floats], NDArray[np.int64]]:
         """The features of rows that don't depend on the user, and since when each exists."""
+        if not self._time:
+            return {}, self._since.values()[rows]
         at = self._item.values()[rows]
         there = at >= 0
         counts = np.zeros((len(rows), len(self._at)))
         counts[there] = tally.counts.at(now_ms, at[there])[:, self._at]
         since = self._since.values()[rows]
         since[there] = np.minimum(since[there], tally.first_ms.values()[at[there]])
-        if not self._time:
-            return {}, since
         return item_columns(counts, since, self._base_of(rows), now_ms, self._half_lives_ms), since
 
     def _blend(self, columns: dict[str, Floats], sr: Floats) -> Floats:

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from redis.asyncio import Redis
 
 from infra.cli import main
+from model_runtime.live_ranker import Part
 from streams import recommendations, topics
 from streams.latest import LatestStore
 from streams.publisher import Comment, Publisher, Video
@@ -60,6 +61,20 @@ def test_videos_with_their_titles(user: str, kafka: str) -> None:
     record = json.loads(invoke("videos", user, "--titles", "--json").stdout)
     assert [item.get("title") for item in record["items"]] == ["[b]Cats[/b]", None]
     assert record["user_id"] == user
+
+
+def test_an_explained_list_shows_the_parts_of_its_scores(user: str, redis_url: str) -> None:
+    part = Part(1.25, 0.75, ("trending", "newest"))
+    explained = recommendations.encode_videos(user, "m2", 3, "model", TRIGGER, ["v1", "v2"], [2.0, 2.0], [part, part])
+
+    async def fill() -> None:
+        async with Redis.from_url(redis_url) as redis:
+            await LatestStore(redis).write([("videos", user, explained, 2, 3, "m2")])
+
+    asyncio.run(fill())
+    table = invoke("videos", user).stdout
+    for shown in ("1.2500", "+0.7500", "trending, newest"):
+        assert table.count(shown) == 2
 
 
 def test_comments_under_a_video(user: str, kafka: str) -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model_runtime.live_ranker import Part
 from streams import recommendations
 from streams.recommendations import Item, Kind, RecommendationError, Trigger
 
@@ -27,6 +28,16 @@ def test_the_record_has_the_fields_of_the_contract() -> None:
     }
     assert json.loads(VIDEOS) == {**common, "items": [{"id": "v2", "score": 1.5}, {"id": "v1", "score": -0.25}]}
     assert json.loads(COMMENTS) == {**common, "video_id": "v9", "items": [{"id": "c1", "score": 0.5}]}
+
+
+def test_an_explained_item_says_what_its_score_is_made_of() -> None:
+    parts = [Part(1.0, 0.5, ("nearest", "newest")), Part(-0.25, 0.0, ())]
+    value = recommendations.encode_videos("u1", "m1", 2, "live", TRIGGER, ["v2", "v1"], [1.5, -0.25], parts)
+    assert json.loads(value)["items"] == [
+        {"id": "v2", "score": 1.5, "sr": 1.0, "live": 0.5, "sources": ["nearest", "newest"]},
+        {"id": "v1", "score": -0.25, "sr": -0.25, "live": 0.0},
+    ]
+    assert recommendations.decode("videos", value).items[0].sources == ("nearest", "newest")
 
 
 @given(ids, ids, st.lists(st.tuples(ids, st.floats(-1e6, 1e6)), max_size=120))
