@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
+from threadpoolctl import threadpool_limits
 
 from model_runtime.bundle import Bundle
 from model_runtime.live_section import LiveSection
@@ -36,7 +38,14 @@ def with_live(
 
     def train(folder: Path) -> None:
         srs = [BundleScorer(bundle, log, corpus, task, threads=threads) for task in ("video", "comment")]
-        section, choices = live_section(srs, log, corpus, split, report=report)
+        # Not by how many threads the process happens to have: sums in another order are other weights.
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            with threadpool_limits(threads):
+                section, choices = live_section(srs, log, corpus, split, report=report)
+        finally:
+            torch.set_num_threads(before)
         about = {choice.task: {"best": _reached(choice), "alone": _alone(choice)} for choice in choices}
         if section is not None:
             better = {task: live for task, live in section.tasks.items() if about[task]["best"] > about[task]["alone"]}

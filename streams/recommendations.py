@@ -46,7 +46,7 @@ class Item(Struct, frozen=True, gc=False, omit_defaults=True):
 
     A worker that explains (`lsvcr worker --explain`) adds what the score is the sum of: `sr`, the sequential
     recommender's part, and `live`, what live signals added; for videos also `sources`, which of `nearest` (by `sr`),
-    `trending` and `newest` named the video.
+    `trending`, `newest` and `related` (to what the user watched last) named the video.
     """
 
     id: str

@@ -149,7 +149,7 @@ def test_killed_at_each_stage_it_ends_the_same(folder: Path, tmp_path: Path, ser
             command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
         )
 
-    for expected in ("serving", "texts", "model", "student", "bundle", "measured"):
+    for expected in ("serving", "texts", "model", "student", "bundle", "live", "measured"):
         done = run("stage")
         assert done.returncode == -signal.SIGKILL, done.stderr
         if not other.exists():  # the same plan is carried out without a kill, elsewhere
