@@ -6,6 +6,7 @@ in the tally, so that a batch costs a few gathers. For one scoring thread; other
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -41,7 +42,7 @@ class Ranked(NamedTuple):
     parts: list[Part] | None
 
 
-class Ranker:
+class Ranker(ABC):
     """What videos and comments have in common: columns by row, counts, and the formula."""
 
     kind: str
@@ -103,17 +104,17 @@ class Ranker:
         """SR + f."""
         return np.asarray(sr + self._blender(stacked(self._blender.features, columns)))
 
-    def _base_of(self, rows: Rows) -> NDArray[np.int64]:
-        raise NotImplementedError
+    @abstractmethod
+    def _base_of(self, rows: Rows) -> NDArray[np.int64]: ...
 
-    def _since_of(self, rows: Rows) -> NDArray[np.int64]:
-        raise NotImplementedError
+    @abstractmethod
+    def _since_of(self, rows: Rows) -> NDArray[np.int64]: ...
 
-    def _names(self, rows: Rows) -> list[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def _names(self, rows: Rows) -> list[str]: ...
 
-    def _row_of(self, id_: str) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def _row_of(self, id_: str) -> int: ...
 
 
 def best_of(

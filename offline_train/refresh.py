@@ -46,7 +46,7 @@ from offline_train.refresh_live import with_live
 from offline_train.refresh_plan import Plan, done, note_release, plan_of, remember, was_released
 from offline_train.refresh_report import report_of
 from offline_train.refresh_texts import Stage1, texts_of
-from offline_train.stages import Work
+from offline_train.stages import Work, threads
 from offline_train.text import TextVectors
 from offline_train.warm_start import config_for, weights_of
 from streams.history import DEFAULT
@@ -92,7 +92,7 @@ def refresh(
     began = time.monotonic()
     if config.stage1 is not None and stage1 is None:
         raise RefreshError("stage1 is configured, but nothing here aligns a language model; leave it out")
-    with Work(config.work) as work:
+    with Work(config.work) as work, threads(config.finetuning().threads):
         try:
             return _refresh(config, work, release, stage1, stage, progress, began)
         except (RegistryError, StoreError) as error:

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
-from threadpoolctl import threadpool_limits
 
 from model_runtime.bundle import Bundle
 from model_runtime.live_section import LiveSection
@@ -38,14 +36,7 @@ def with_live(
 
     def train(folder: Path) -> None:
         srs = [BundleScorer(bundle, log, corpus, task, threads=threads) for task in ("video", "comment")]
-        # Not by how many threads the process happens to have: sums in another order are other weights.
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            with threadpool_limits(threads):
-                section, choices = live_section(srs, log, corpus, split, report=report)
-        finally:
-            torch.set_num_threads(before)
+        section, choices = live_section(srs, log, corpus, split, report=report)
         about = {choice.task: {"best": _reached(choice), "alone": _alone(choice)} for choice in choices}
         if section is not None:
             better = {task: live for task, live in section.tasks.items() if about[task]["best"] > about[task]["alone"]}

@@ -18,6 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+import torch
+from threadpoolctl import threadpool_limits
+
 from model_runtime.files import UNFINISHED, appearing_folder, replace_file
 from offline_train.refresh_config import RefreshError
 
@@ -117,3 +120,18 @@ def _full(folder: Path, error: Exception) -> str:
         f"no room left in {folder} ({error}); make room and start the refresh again: it goes on after the last stage "
         "that is complete, and the serving model is left alone"
     )
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """So many threads compute, whoever calls: sums in another order are other weights.
+
+    For the whole of a run, so that a stage that was made before a kill changes nothing for those after it.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        with threadpool_limits(count):
+            yield
+    finally:
+        torch.set_num_threads(before)

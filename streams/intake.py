@@ -18,6 +18,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, cast
 
+from aiokafka import AIOKafkaConsumer
 from faust.transport.drivers.aiokafka import Consumer as FaustConsumer
 from faust.transport.drivers.aiokafka import Transport as FaustTransport
 from faust.types import TP
@@ -80,9 +81,6 @@ class BatchConsumer(FaustConsumer):
                 await self.sleep(0)
                 if records is None or self.should_stop:
                     continue
-                if not self.flow_active:
-                    await self._seek_back()
-                    continue
                 generation = self.app.consumer_generation_id
                 for tp, batch in records.items():
                     if active is None or tp in active or tp in self._buffered_partitions:
@@ -108,6 +106,7 @@ class BatchConsumer(FaustConsumer):
             if self.handler.full:
                 await self.wait_first(self.handler.has_room(), self.suspend_flow.wait())
             if not self._may_go_on(generation):
+                await self._read_again(tp, batch[start].offset, batch[-1].offset + 1)
                 return
             part = batch[start : start + SLICE_RECORDS]
             self.handler.take(tp.topic, tp.partition, part)
@@ -129,12 +128,14 @@ class BatchConsumer(FaustConsumer):
         stopping = self.should_stop or self._stopped.is_set()
         return self.flow_active and generation == self.app.consumer_generation_id and not stopping
 
-    async def _seek_back(self) -> None:
-        """The flow was suspended while a fetch was under way: what it brought is read again later."""
-        try:
-            await super().perform_seek()
-        except Exception as error:
-            self.log.warning("seek to the committed offsets failed: %s", error)
+    async def _read_again(self, tp: TP, first: int, behind: int) -> None:
+        """The flow was suspended while a fetch was under way: what was not handed over is read again later.
+
+        Seeking to what is committed, as Faust does, moves nothing where nothing is: all that was fetched would be lost.
+        """
+        if not self.should_stop:
+            thread = self._thread
+            await thread.call_thread(_seek_back, thread._ensure_consumer(), tp, behind, first)
 
     # --- commits ------------------------------------------------------------------------------------------------------
 
@@ -169,6 +170,18 @@ class BatchConsumer(FaustConsumer):
     async def on_stop(self) -> None:
         await super().on_stop()
         await self.handler.close()
+
+
+async def _seek_back(consumer: AIOKafkaConsumer, tp: TP, behind: int, offset: int) -> None:
+    """Seek to `offset`, unless the position is not `behind` the fetch any more: then a rebalance has set it anew.
+
+    In the consumer's own thread, and without a pause, so that nobody seeks between the look and the seek.
+    """
+    subscription = consumer._subscription
+    if subscription.is_assigned(tp):
+        state = subscription.subscription.assignment.state_value(tp)
+        if state.has_valid_position and state.position >= behind:
+            consumer.seek(tp, offset)
 
 
 class BatchTransport(FaustTransport):

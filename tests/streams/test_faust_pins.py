@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from importlib.metadata import version
 
 import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.consumer.subscription_state import SubscriptionState
 from faust.stores.memory import Store as MemoryStore
 from faust.stores.rocksdb import Store as RocksStore
 from faust.tables.recovery import Recovery
 from faust.transport.consumer import Consumer, ThreadDelegateConsumer
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread as ConsumerThread
 from faust.transport.drivers.aiokafka import Consumer as AiokafkaConsumer
 from faust.transport.drivers.aiokafka import Transport
 
@@ -33,6 +37,8 @@ def test_the_version_is_the_one_that_was_read() -> None:
         (Consumer, "commit_and_end_transactions", "(self) -> None"),
         (Consumer, "perform_seek", "(self) -> None"),
         (Consumer, "on_stop", "(self) -> None"),
+        (ConsumerThread, "call_thread", "(self, fun: Callable["),
+        (ConsumerThread, "_ensure_consumer", "(self) -> aiokafka.consumer.consumer.AIOKafkaConsumer"),
         (ThreadDelegateConsumer, "highwater", "(self, tp: faust.types.tuples.TP) -> int"),
         (AiokafkaConsumer, "verify_event_path", "(self, now: float, tp: faust.types.tuples.TP) -> None"),
         (AiokafkaConsumer, "_to_message", "(self, tp: faust.types.tuples.TP, record: Any) -> "),
@@ -45,6 +51,23 @@ def test_the_version_is_the_one_that_was_read() -> None:
 def test_the_shape_of(owner: type, method: str, signature: str) -> None:
     found = str(inspect.signature(inspect.unwrap(getattr(owner, method)))).replace("typing.", "")
     assert found.startswith(signature), f"{owner.__name__}.{method}{found}"
+
+
+def test_a_position_is_where_we_look_for_it() -> None:
+    async def look() -> None:
+        subscriptions = SubscriptionState()
+        subscriptions.subscribe({"t"})
+        place = TopicPartition("t", 0)
+        assert not subscriptions.is_assigned(place)
+        subscriptions.assign_from_subscribed([place])
+        state = subscriptions.subscription.assignment.state_value(place)
+        assert not state.has_valid_position
+        state.seek(7)
+        assert state.has_valid_position
+        assert state.position == 7
+
+    asyncio.run(look())
+    assert not inspect.iscoroutinefunction(AIOKafkaConsumer.seek)  # it is done when it returns
 
 
 def test_rebalances_reach_our_override() -> None:
