@@ -139,7 +139,13 @@ def command(
     help="Where converted logs and trained bundles are kept for the next time.",
 )
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Trainings per model.")
-@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Of a training.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Of a training. Sums in another order are other weights: figures hold for one number.",
+)
 @click.option(
     "--task",
     "tasks",
