@@ -40,25 +40,22 @@ def compare(
 
 
 def metrics(bundles: Sequence[Bundle], log_dir: Path) -> list[dict[str, Any]]:
-    """NDCG@10 of each bundle on the test part of a log, per task and protocol; `warning` where one has seen that part.
+    """NDCG@10 of each bundle, as workers serve it, on a log's test part; `warnings` where one has seen that part.
 
     Raises:
         LogError, ValueError: the log can't be read, or holds too little.
     """
     from offline_train.corpus import Corpus, temporal_split
-    from offline_train.deployed import BundleScorer, check_horizon, history_config
+    from offline_train.deployed import check_horizon, history_config
     from offline_train.evaluation import evaluate
     from offline_train.log import Log
+    from offline_train.served import served_scorers
 
     log = Log.read(log_dir, history_config(bundles[0]))
     corpus = Corpus.build(log)
     split = temporal_split(corpus)
     warnings = [warning for bundle in bundles if (warning := check_horizon(bundle, split))]
-    scorers = [
-        BundleScorer(bundle, log, corpus, task, name=bundle.version)
-        for task in ("video", "comment")
-        for bundle in bundles
-    ]
+    scorers = [scorer for bundle in bundles for scorer in served_scorers(bundle, log, corpus, split)]
     rows: dict[tuple[str, str], dict[str, float]] = {}
     for result in evaluate(log, corpus, split, scorers):
         if "ndcg@10" in result.values:

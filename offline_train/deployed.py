@@ -6,6 +6,8 @@ evaluation's, which needs a score for every candidate and not the best few.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -57,21 +59,42 @@ class BundleScorer:
     """Scores of a bundle's SR for one task. What the bundle does not know cannot be recommended: minus infinity."""
 
     def __init__(
-        self, bundle: Bundle, log: Log, corpus: Corpus, task: str, *, name: str = NAME, threads: int = 2
+        self,
+        bundle: Bundle,
+        log: Log,
+        corpus: Corpus,
+        task: str,
+        *,
+        name: str = NAME,
+        threads: int = 2,
+        candidates: Candidates | None = None,
     ) -> None:
-        """Raises BundleError if the bundle's graph does not fit."""
+        """
+        Args:
+            candidates: the bundle's, with what a catalog added to them; None: what training knew.
+
+        Raises:
+            BundleError: the bundle's graph does not fit.
+        """
         self.task = task
         self.name = name
         self._log, self._corpus, self._bundle = log, corpus, bundle
-        videos, comments = Index.of(bundle.video_ids), Index.of(bundle.comment_ids)
+        candidates = candidates or Candidates(bundle)
         self._encoder = Encoder(bundle, threads=threads)
-        self._features = Features(Candidates(bundle), bundle.window, _CHUNK)
-        self._video_at = np.fromiter(map(videos.__getitem__, log.video_ids), np.int64, len(log.video_ids))
+        self._features = Features(candidates, bundle.window, _CHUNK)
+        self._video_at = _places(candidates.video_index, log.video_ids)
+        origins = candidates.bundle_rows(self._video_at)  # another row than `_video_at` where a title changed
+        self._origins = np.where(self._video_at >= 0, origins, -1)
         self._video_of = np.full(len(bundle.video_ids), -1)  # of the bundle's rows
-        self._video_of[self._video_at[self._video_at >= 0]] = np.flatnonzero(self._video_at >= 0)
-        self._comment_at = np.fromiter(map(comments.__getitem__, log.comment_ids), np.int64, len(log.comment_ids))
-        norms = np.linalg.norm(bundle.comment_vectors, axis=1, keepdims=True)
-        self._comments = bundle.comment_vectors / np.maximum(norms, 1e-12)  # [n_c, d]
+        self._video_of[self._origins[self._origins >= 0]] = np.flatnonzero(self._origins >= 0)
+        self._comment_at = _places(candidates.comments.index, log.comment_ids)
+        # By the log's items; zeros where the bundle knows none.
+        self._videos = candidates.vectors.take(self._video_at)  # [videos, d]
+        self._ids = candidates.id_vectors.take(self._video_at)
+        self._titles = candidates.title_vectors.take(self._video_at)
+        self._texts = candidates.comments.vectors.take(self._comment_at)  # [comments, d]
+        norms = np.linalg.norm(self._texts, axis=1, keepdims=True)
+        self._comments = self._texts / np.maximum(norms, 1e-12)
 
     def unknown(self) -> dict[str, int]:
         """How many of the log's videos and comments the bundle does not know."""
@@ -84,34 +107,33 @@ class BundleScorer:
         """[n, videos], or [total] for comments: cosines over the temperature, as serving gives them."""
         preferences = np.concatenate([self._encode(queries, at) for at in range(0, len(queries), _CHUNK)])
         if self.task == "video":
-            scores = preferences @ self._bundle.video_vectors.T
-            return np.where(self._video_at >= 0, scores[:, self._video_at], -np.inf).astype(np.float32)
-        at = self._comment_at[queries.comments]
+            scores = preferences @ self._videos.T
+            return np.where(self._video_at >= 0, scores, -np.inf).astype(np.float32)
+        at = queries.comments
         out = np.full(len(at), -np.inf, np.float32)
         for i, preference in enumerate(preferences):
             mine = slice(queries.starts[i], queries.starts[i + 1])
-            out[mine] = np.where(at[mine] >= 0, self._comments[at[mine]] @ preference, -np.inf)
+            out[mine] = np.where(self._comment_at[at[mine]] >= 0, self._comments[at[mine]] @ preference, -np.inf)
         return out
 
     def known_videos(self) -> NDArray[np.bool_]:
         """Which of the log's videos training knew: those with an id embedding."""
-        known = np.append(np.any(self._bundle.video_id_vectors != 0, axis=1), False)
-        return np.asarray(known[self._video_at])
+        return np.asarray(np.any(self._ids != 0, axis=1))
 
     def title_vectors(self) -> NDArray[np.float32]:
         """The vectors of the log's titles, [videos, d]; zeros where the bundle knows none."""
-        return _rows(self._bundle.video_title_vectors, self._video_at)
+        return self._titles
 
     def comment_vectors(self) -> NDArray[np.float32]:
         """The vectors of the log's comments, [comments, d]; zeros where the bundle knows none."""
-        return _rows(self._bundle.comment_vectors, self._comment_at)
+        return self._texts
 
     def related(self, history: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """What goes together with the last of some of the log's videos: its videos, ascending, and by how much."""
         neighbours = self._bundle.neighbours
         if neighbours is None:
             return np.empty(0, np.int64), np.empty(0, np.float32)
-        rows, values = neighbours.of(self._video_at[history])
+        rows, values = neighbours.of(self._origins[history])
         videos = self._video_of[rows]
         there = np.flatnonzero(videos >= 0)
         there = there[np.argsort(videos[there])]
@@ -135,5 +157,6 @@ class BundleScorer:
         )
 
 
-def _rows(table: NDArray[np.float32], at: NDArray[np.int64]) -> NDArray[np.float32]:
-    return np.asarray(np.vstack([table, np.zeros((1, table.shape[1]), np.float32)])[at])
+def _places(index: Index, ids: Sequence[str]) -> NDArray[np.int64]:
+    """The row of each id; -1 where it is not known."""
+    return np.fromiter(map(index.__getitem__, ids), np.int64, len(ids))

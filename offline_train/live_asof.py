@@ -87,10 +87,11 @@ class AsOf:
         *,
         time: bool = True,
         sources: tuple[str, ...] = SOURCES,
+        base: Ints | None = None,
     ) -> None:
         """
         Args:
-            training: bool, one per event: what counts towards `base`.
+            training: bool, one per event: what counts towards `base`, unless that is given, [items].
             time: False where targets come into being by their own event: then every comment of the video competes.
         """
         self.task, self.time, self.sources = sr.task, time, sources
@@ -101,7 +102,7 @@ class AsOf:
         self._rows = np.flatnonzero(log.engaged & (log.kind == (VIEW if video else INTERACTION)))
         self._items = (log.video if video else log.comment)[self._rows]
         self._since = log.first_seen_video if video else log.first_seen_comment
-        self._base = engagements(log, self.task, training)
+        self._base = engagements(log, self.task, training) if base is None else base
         self._vectors = unit(sr.title_vectors() if video else sr.comment_vectors())  # [items, d]
         self._known = sr.known_videos() if video else None
         self._protocols = Protocols(log)

@@ -14,7 +14,7 @@ from offline_train.corpus import Corpus
 from offline_train.deployed import LIVE_NAME
 from offline_train.live_asof import SR, AsOf
 from offline_train.log import Log
-from offline_train.protocols import Queries
+from offline_train.protocols import Ints, Queries
 
 
 def live_scorers(
@@ -38,13 +38,17 @@ class LiveScorer:
         *,
         name: str = LIVE_NAME,
         sources: tuple[str, ...] = SOURCES,
+        base: Ints | None = None,
     ) -> None:
+        """`base`: engagements in the training of `live`, [items], where that was another log than this."""
         self.task, self.name = sr.task, name
         #: a ranking that knows what exists says nothing where candidates compete that don't yet
         self.protocols = ("as-of",) if live.time else ("full", "as-of", "sampled")
         self._blender = Blender(live.blend)
         self._sr = sr
-        self._asof = AsOf(sr, log, corpus, training, tuple(live.half_lives_ms), time=live.time, sources=sources)
+        self._asof = AsOf(
+            sr, log, corpus, training, tuple(live.half_lives_ms), time=live.time, sources=sources, base=base
+        )
         at = {name: i for i, name in enumerate(self._asof.names)}
         self._columns = np.array([at[name] for name in live.blend.features])
         self._videos = len(log.video_ids)

@@ -6,7 +6,7 @@
     text       text vectors of every title and comment
     train      stage 2, from the serving model's weights where they fit; then the student text encoder
     bundle     what would be deployed
-    measure    the bundle and the serving one, on the same held-out period
+    measure    the bundle and the serving one as workers would serve them, on the same held-out period
     gate       no worse on any task, within a margin; else nothing is published, and the report says why
     publish    registry, then the release (the caller's: `lsvcr train refresh` announces it to the workers)
 
@@ -33,7 +33,7 @@ from model_runtime.text import Student
 from offline_train.archived import StoreError
 from offline_train.corpus import Corpus, Split, choose_seen, temporal_split
 from offline_train.curves import draw_curves
-from offline_train.deployed import BundleScorer, check_horizon, history_config
+from offline_train.deployed import check_horizon, history_config
 from offline_train.distill import Distilled
 from offline_train.evaluation import Result, evaluate
 from offline_train.export import arrays, export, train_student, with_metrics
@@ -46,6 +46,7 @@ from offline_train.refresh_live import with_live
 from offline_train.refresh_plan import Plan, done, note_release, plan_of, remember, was_released
 from offline_train.refresh_report import report_of
 from offline_train.refresh_texts import Stage1, texts_of
+from offline_train.served import served_scorers
 from offline_train.stages import Work, threads
 from offline_train.text import TextVectors
 from offline_train.warm_start import config_for, weights_of
@@ -280,9 +281,9 @@ def _measure(
     Scorer(bundle).check_sample()
     models = [(CANDIDATE, bundle)] + ([(SERVING, serving)] if serving is not None else [])
     scorers = [
-        BundleScorer(model, events, corpus, task, name=name, threads=threads)
-        for task in ("video", "comment")
+        scorer
         for name, model in models
+        for scorer in served_scorers(model, events, corpus, split, name=name, threads=threads)
     ]
     return evaluate(events, corpus, split, scorers, limit=config.gate.targets)
 
