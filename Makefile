@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The project's files decide whether an environment is still good.
 INPUTS := pyproject.toml constraints.txt
+# Test files run side by side, each process with a Kafka and a Redis of its own. One more than there are cores: they wait.
+TEST_PROCESSES ?= 3
 
 .PHONY: help setup demo demo-bundle test test-all chaos check bench results clean
 
@@ -42,7 +44,7 @@ demo-bundle: $(VENV)/.all ## train the small bundle that ships with the project 
 	@$(BIN)/python -m infra.demo.make_bundle
 
 test: $(VENV)/.all ## all tests but the long ones, on a real Kafka and a real Redis
-	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 test-all: $(VENV)/.all ## all tests
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)

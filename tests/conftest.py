@@ -1,6 +1,6 @@
 """A real Kafka and a real Redis for the tests that need them, and the real data sets where they are.
 
-`kafka` and `redis_url` are shared by the whole run: containers where a Docker engine answers, else a `LocalStack`.
+`kafka` and `redis_url` are shared by the whole run (by each process of it): containers where a Docker engine answers, else a `LocalStack`.
 A test that needs topics nobody has written to takes `fresh_topics`; one that kills servers takes a stack of its own,
 `own_stack` (other partition counts: `@pytest.mark.parametrize("own_stack", [2], indirect=True)`).
 """
@@ -25,6 +25,8 @@ KAFKA_IMAGE = "confluentinc/cp-kafka:7.9.0"
 REDIS_IMAGE = "redis:7"
 _PREFIX = "lsvcr-tests-"
 
+# Threads that wait for one another sleep: by default they spin, and hold up what other processes compute.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Brokers that live for seconds: starting takes half the processor time without the optimising compiler.
 os.environ.setdefault("LSVCR_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
