@@ -229,7 +229,8 @@ def _how(seeds: int, tasks: Sequence[str]) -> list[str]:
         "exported to a bundle and ranked by that bundle's ONNX graph, as in serving. Text vectors are TF-IDF reduced "
         "by SVD, fitted on the training period.",
         f"{LIVE_NAME}: to that score is added a small function of what is alive at the moment, trained on the "
-        "validation part with the rest frozen; it ranks the union of the nearest, the trending, the newest and the related videos.",
+        "validation part with the rest frozen; it ranks the union of the nearest, the trending, the newest and the "
+        "related videos.",
         "Everything else that is fitted uses the training period alone.",
         "To make it again: `make results`, or `lsvcr evaluate results --data DIR`.",
     ]
