@@ -1,6 +1,7 @@
 """A real Kafka and a real Redis for the tests that need them, and the real data sets where they are.
 
-`kafka` and `redis_url` are shared by the whole run (by each process of it): containers where a Docker engine answers, else a `LocalStack`.
+`kafka` and `redis_url` are shared by the whole run (each process of it has its own): containers where a Docker engine
+answers, else a `LocalStack`.
 A test that needs topics nobody has written to takes `fresh_topics`; one that kills servers takes a stack of its own,
 `own_stack` (other partition counts: `@pytest.mark.parametrize("own_stack", [2], indirect=True)`).
 """
