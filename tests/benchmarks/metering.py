@@ -95,7 +95,13 @@ class Feeder:
         """Until everything is confirmed."""
         assert self._producer.flush(120) == 0
 
-    def keep_up(self, records: Sequence[Record], answered: Callable[[], int], outstanding: int) -> float:
+    def keep_up(
+        self,
+        records: Sequence[Record],
+        answered: Callable[[], int],
+        outstanding: int,
+        alive: Callable[[], None] = lambda: None,
+    ) -> float:
         """Publish as fast as they are answered, at most `outstanding` ahead; returns seconds until all are answered.
 
         `answered` counts from wherever it stands at the call.
@@ -111,6 +117,8 @@ class Feeder:
             now = answered() - start
             if now != done:
                 done, moved = now, time.monotonic()
+            elif time.monotonic() > moved + 1:
+                alive()
             assert time.monotonic() < moved + PATIENCE_S, f"{done} of {len(records)} answered, then none for a minute"
         return time.monotonic() - began
 

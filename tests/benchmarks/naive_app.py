@@ -92,6 +92,7 @@ def main() -> None:
     options = parser.parse_args()
     for name in ("aiokafka", "faust", "mode"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.basicConfig(level="WARNING")
     torch.set_num_threads(1)
     model, config = NaiveModel(Bundle.open(options.bundle), options.weights), HistoryConfig()
     initial = msgspec.msgpack.decode(options.states.read_bytes(), type=dict[bytes, bytes])

@@ -33,5 +33,6 @@ def python() -> Path:
 
 def versions() -> str:
     """What is installed of what matters."""
-    script = "from importlib.metadata import version as v; print(*(f'{n} {v(n)}' for n in ('quixstreams', 'confluent-kafka')), sep=', ')"
+    names = ("quixstreams", "confluent-kafka")
+    script = f"from importlib.metadata import version; print(*(f'{{n}} {{version(n)}}' for n in {names}), sep=', ')"
     return subprocess.run([python(), "-c", script], check=True, capture_output=True, text=True).stdout.strip()

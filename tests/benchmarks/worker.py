@@ -39,11 +39,13 @@ class Run:
         side.start()
         try:
             # The first time all users are answered once; then some, for the caches of a process that has just started.
-            feeder.keep_up(records(self.users.events(self.users.count), PARTITIONS), side.answered, OUTSTANDING)
+            feeder.keep_up(
+                records(self.users.events(self.users.count), PARTITIONS), side.answered, OUTSTANDING, side.alive
+            )
             side.settle()
             log = records(self.users.events(self.events), PARTITIONS)
             spent, began = side.cpu(), time.monotonic()
-            feeder.keep_up(log, side.answered, min(OUTSTANDING, self.users.count // 2))
+            feeder.keep_up(log, side.answered, min(OUTSTANDING, self.users.count // 2), side.alive)
             side.settle()
             return len(log) / (time.monotonic() - began), (side.cpu() - spent) / len(log)
         finally:

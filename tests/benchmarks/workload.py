@@ -23,7 +23,6 @@ from support.random_sr import random_encoder
 
 from model_runtime.bundle import write_bundle
 from model_runtime.ids import video_digest
-
 from streams.events import CommentInteraction, Event, VideoView
 from streams.history import Newest, Recent, UserState, Window, event_digest
 from streams.topics import COMMENT_INTERACTIONS, VIDEO_VIEWS, partition_of
