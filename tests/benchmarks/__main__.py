@@ -80,8 +80,8 @@ BENCHMARKS = [
         "worker-vs-quix",
         "the whole worker",
         "the same job on Quix Streams: per event the ONNX scorer with the full encoding and all videos scored",
-        "Measured in the same rounds as `worker-vs-bare-faust`. Quix Streams has an environment of its own, its default\n"
-        "settings and lz4; its part ends with the checkpoint after the last event.",
+        "Measured in the same rounds as `worker-vs-bare-faust`. Quix Streams has an environment of its own, its\n"
+        "default settings and lz4; its part ends with the checkpoint after the last event.",
         worker.run,
         "worker",
     ),
