@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--partitions", type=int, required=True)
     parser.add_argument("--state-bytes", type=int, required=True, help="size of the table's values")
     parser.add_argument("--output-bytes", type=int, required=True, help="size of the records sent")
+    parser.add_argument("--output-topic", default=topics.VIDEO_RECOMMENDATIONS)
     options = parser.parse_args()
     for name in ("aiokafka", "faust", "mode"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -42,7 +43,7 @@ def main() -> None:
     table = app.Table(
         "state", key_type=bytes, value_type=bytes, partitions=options.partitions, options=dict(ROCKSDB_OPTIONS)
     )
-    output = app.topic(topics.VIDEO_RECOMMENDATIONS, key_type=bytes, value_type=bytes)
+    output = app.topic(options.output_topic, key_type=bytes, value_type=bytes)
     state, recommendation = b"s" * options.state_bytes, b"r" * options.output_bytes
 
     @app.agent(app.topic(*topics.EVENT_TOPICS, key_type=bytes, value_type=bytes))

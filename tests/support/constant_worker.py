@@ -5,28 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from model_runtime.scorer import Ranking, Request
+from support.constant_scorer import ConstantScorer
+
 from streams.history import HistoryConfig
 from streams.worker import WorkerSettings, run_app
-
-
-class ConstantScorer:
-    """The same videos and comments for everybody."""
-
-    version = "constant"
-
-    def __init__(self, videos: int, comments: int) -> None:
-        self._videos = [f"video-{i:05d}" for i in range(videos)], [round(1 - i / 1000, 5) for i in range(videos)]
-        self._comments = (
-            [f"comment-{i:03d}" for i in range(comments)],
-            [round(1 - i / 1000, 5) for i in range(comments)],
-        )
-
-    def score(self, requests: Sequence[Request]) -> list[Ranking]:
-        return [Ranking(*self._videos, request.current_video, *self._comments) for request in requests]
 
 
 def main() -> int:

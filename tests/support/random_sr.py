@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from model_runtime.bundle import Bundle, write_bundle
+
+
+def random_encoder(*, window: int, dim: int, feedforward: int, seed: int = 0) -> Any:
+    """A `SREncoder` with random weights, and its configuration. PyTorch is imported here and not before."""
+    import torch
+
+    from offline_train.sr import SR, SRConfig
+
+    torch.manual_seed(seed)
+    config = SRConfig(videos=1, dim=dim, text_dim=dim, window=window, feedforward=feedforward)
+    encoder = SR(config).encoder.eval()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            if parameter.dim():
+                parameter.add_(torch.randn_like(parameter) * parameter.shape[-1] ** -0.5 / 2)
+        encoder.video_profile.fill_(1.5)
+        encoder.comment_profile.fill_(0.5)
+        encoder.video_half_life.fill_(1.5)
+        encoder.comment_half_life.fill_(3.0)
+    return encoder, config
 
 
 def write_random_sr(
@@ -21,22 +42,9 @@ def write_random_sr(
     seed: int = 0,
 ) -> Bundle:
     """Vectors have length about 1, as trained ones do; comment i is under video i % videos."""
-    import torch
-
+    encoder, config = random_encoder(window=window, dim=dim, feedforward=feedforward, seed=seed)
     from offline_train.export import encoder_onnx, steps_onnx
-    from offline_train.sr import SR, SRConfig
 
-    torch.manual_seed(seed)
-    config = SRConfig(videos=1, dim=dim, text_dim=dim, window=window, feedforward=feedforward)
-    encoder = SR(config).encoder.eval()
-    with torch.no_grad():
-        for parameter in encoder.parameters():
-            if parameter.dim():
-                parameter.add_(torch.randn_like(parameter) * parameter.shape[-1] ** -0.5 / 2)
-        encoder.video_profile.fill_(1.5)
-        encoder.comment_profile.fill_(0.5)
-        encoder.video_half_life.fill_(1.5)
-        encoder.comment_half_life.fill_(3.0)
     rng = np.random.default_rng(seed)
 
     def table(rows: int) -> np.ndarray:
