@@ -278,7 +278,8 @@ def _time(study: Study, pictures: Path) -> str:
     picture = over_time.draw(title, panels, *study.span, NAME, pictures / f"{study.slug}-time.png")
     return (
         f"### After training ({study.data})\n\nNDCG@10 by tenth of the test period: weights stand still, histories and "
-        f"live signals go on. The baselines are the two that are best overall.\n\n![NDCG@10 over time](results/{picture.name})\n"
+        "live signals go on. The baselines are the two that are best overall.\n\n"
+        f"![NDCG@10 over time](results/{picture.name})\n"
     )
 
 

@@ -51,17 +51,16 @@ def study(
         results.append(_result(MODEL, ranks))
         ours.append(told)
     facts = [
-        f"{len(data):,} users, {data.count:,} items, {len(data.items):,} interactions; ids alone, in the order of time.",
+        f"{len(data):,} users, {data.count:,} items, {len(data.items):,} interactions; ids alone, in order of time.",
         "Leave-one-out: each user's last item is the target, the one before chose the epoch.",
-        f"{MODEL}: {sequences.__doc__.split('.')[0] if sequences.__doc__ else ''}. {_speed(ours, MODEL)}",
+        f"{MODEL} is the SR without text and without comments, trained at every position of a sequence at once.",
+        _speed(ours, MODEL),
     ]
     for seed in range(RECBOLE_SEEDS if with_recbole else 0):
         report(f"{DATA}: RecBole, seed {seed}")
         epochs: list[Mapping[str, Any]] = []
         found = recbole.run(_task(data), {"seed": seed, "threads": threads}, work, epochs.append)
-        users, items, known = found["users"], found["items"], found["known"]
-        ranks = rank_unseen(lambda u, a=users, b=items, k=known: np.where(k, a[u] @ b.T, -np.inf), history, target)
-        results.append(_result(recbole.NAME, ranks))
+        results.append(_result(recbole.NAME, rank_unseen(_dot(found), history, target)))
         facts.append(_speed([{"curve": [e for e in epochs if "epoch" in e]}], recbole.NAME))
     return Study(DATA, SLUG, results, facts)
 
@@ -96,8 +95,7 @@ def _baselines(data: Sequences, seeds: int) -> list[tuple[str, Ranks]]:
     counts = np.bincount(training.items, minlength=data.count).astype(np.float64)
     rows = []
     for seed in range(seeds):
-        random = np.random.default_rng(seed)
-        rows.append(("random", rank_unseen(lambda u, r=random: r.random((len(u), data.count)), history, target)))
+        rows.append(("random", rank_unseen(_random(data.count, seed), history, target)))
     popular = rank_unseen(lambda u: np.broadcast_to(counts, (len(u), data.count)), history, target)
     rows.append(("popularity (all time)", popular))
     for name, half_life in (("item-kNN", None), ("item-kNN (recent)", 2.0)):
@@ -109,6 +107,16 @@ def _baselines(data: Sequences, seeds: int) -> list[tuple[str, Ranks]]:
 
         rows.append((name, rank_unseen(scores, history, target)))
     return rows
+
+
+def _dot(found: Mapping[str, np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """Users to the scores of RecBole's vectors."""
+    return lambda users: np.where(found["known"], found["users"][users] @ found["items"].T, -np.inf)
+
+
+def _random(count: int, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+    random = np.random.default_rng(seed)
+    return lambda users: random.random((len(users), count))
 
 
 def _task(data: Sequences) -> dict[str, np.ndarray]:

@@ -150,7 +150,8 @@ def environment(work: Path) -> Path:
 
 
 def _train(python: Path, folder: Path, settings: str, report: Report) -> None:
-    command = [str(python), str(RUNNER), str(folder / "task.npz"), str(folder / "vectors.npz"), settings]
+    # -P: else this folder's recbole.py would stand for the package
+    command = [str(python), "-P", str(RUNNER), str(folder / "task.npz"), str(folder / "vectors.npz"), settings]
     threads = str(json.loads(settings).get("threads", 1))
     # No path of this project: its packages are of other versions.
     hidden = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}

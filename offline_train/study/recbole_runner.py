@@ -148,7 +148,7 @@ def _encode(model: SASRec, task: dict[str, np.ndarray], row: np.ndarray) -> tupl
 
 
 def _trusting(load: Any) -> Any:
-    """torch.load as RecBole expects it: its checkpoints, written a moment ago in this process, hold more than weights."""
+    """torch.load as RecBole expects it: its checkpoints, written by this very process, hold more than weights."""
 
     def loaded(*args: Any, **kwargs: Any) -> Any:
         return load(*args, **{"weights_only": False, **kwargs})

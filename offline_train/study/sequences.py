@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -122,8 +123,12 @@ def train(
     found = Trained(model, _start(model, training, score, config))
     rate = config.id_rate if found.start.startswith("counts") else 1.0
     others = [weights for weights in model.parameters() if weights is not model.ids.weight]
+    groups: list[dict[str, Any]] = [
+        {"params": others},
+        {"params": [model.ids.weight], "lr": config.learning_rate * rate},
+    ]
     optimizer = torch.optim.AdamW(
-        [{"params": others}, {"params": [model.ids.weight], "lr": config.learning_rate * rate}],
+        groups,
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
         fused=True,

@@ -1,4 +1,4 @@
-"""The simulated platform as a data set of the study: comments, cold videos, and an oracle that knows what users want."""
+"""The simulated platform as a data set: comments, cold videos, and an oracle that knows what users want."""
 
 from __future__ import annotations
 
