@@ -1,4 +1,4 @@
-"""The parts of the study beside training: what RecBole is asked, live signals left out, figures over time, the oracle."""
+"""What the study adds to training: what RecBole is asked, live signals left out, figures over time, the oracle."""
 
 from __future__ import annotations
 
