@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -158,6 +159,10 @@ class _Steps:
         """What is being done within a step."""
         self.advance(self.done, self.total, what)
 
+    def other(self, epoch: Mapping[str, Any]) -> None:
+        """What RecBole reports: its epochs, and last which one was best."""
+        self.say(f"{self.what}, epoch {epoch.get('epoch', epoch.get('best_epoch'))}")
+
     def epoch(self, progress: Progress) -> None:
         """What a training reports."""
         self.advance(self.done, self.total, f"{self.what}, epoch {progress.epoch}")
@@ -206,7 +211,7 @@ def _study(
                 seed,
                 work / "others",
                 threads=config.threads,
-                report=lambda e, what=steps.what: steps.say(f"{what}, epoch {e.get('epoch', e.get('best_epoch'))}"),
+                report=steps.other,
             )
         )
     if (folder / simulated.ORACLE_FILE).exists():
