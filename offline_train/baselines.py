@@ -110,8 +110,8 @@ class Trending:
         self._low, self._high = low, high
 
 
-class ItemKNN:
-    """Cosine of co-occurrence in the training events, summed over the history: users who watched those, watched these.
+class CoOccurrence:
+    """Cosine of co-occurrence, summed over a history: users who watched those, watched these.
 
     With a `half_life`, in positions, recent videos of the history count more, users of many videos less, and what is
     popular is held down less. Its two exponents and the half-life of 2 were the best of a dozen on HetRec's validation.
@@ -120,37 +120,49 @@ class ItemKNN:
     h scores (h Xᵀ) X, less its own diagonal.
     """
 
-    task = "video"
-
-    def __init__(self, log: Log, corpus: Corpus, training: NDArray[np.bool_], half_life: float | None = None) -> None:
-        self.name = "item-kNN" if half_life is None else "item-kNN (recent)"
+    def __init__(self, user: Ints, item: Ints, users: int, items: int, half_life: float | None = None) -> None:
+        """`user` and `item` [n] are the engagements; one that repeats counts once."""
         self._half_life = half_life
-        rows, items, size = _engagements("video", log)
-        rows, items = rows[training[rows]], items[training[rows]]
-        x = sparse.csr_matrix((np.ones(len(rows)), (log.user[rows], items)), shape=(len(log.user_ids), size))
-        x.data[:] = 1.0  # a video watched twice counts once
+        x = sparse.csr_matrix((np.ones(len(item)), (user, item)), shape=(users, items))
+        x.data[:] = 1.0
         viewers = np.maximum(np.asarray(x.sum(axis=0)).ravel(), 1.0)
         watched = np.maximum(np.asarray(x.sum(axis=1)).ravel(), 1.0)
         by_user, by_candidate = (0.0, 0.5) if half_life is None else (0.5, 0.25)
         self._x = (x @ sparse.diags(viewers**-0.5)).tocsr()
         self._y = (sparse.diags(watched**-by_user) @ x @ sparse.diags(viewers**-by_candidate)).tocsr()
         self._own = np.asarray(self._x.multiply(self._y).sum(axis=0)).ravel()
-        self._corpus = corpus
 
-    def scores(self, queries: Queries) -> Scores:
-        """The summed similarity of each video to the videos of the history, itself left out."""
-        flat, starts = ragged(queries.video_start, queries.video_end)
-        weights = np.ones(len(flat))
+    def scores(self, items: Ints, starts: Ints) -> Scores:
+        """[n, items] for n histories, oldest first: history i is `items[starts[i]:starts[i + 1]]`."""
+        weights = np.ones(len(items))
         if self._half_life is not None:
-            age = np.repeat(starts[1:], np.diff(starts)) - 1 - np.arange(len(flat))
+            age = np.repeat(starts[1:], np.diff(starts)) - 1 - np.arange(len(items))
             weights = np.exp2(-age / self._half_life)
-        history = sparse.csr_matrix((weights, self._corpus.videos[flat], starts), shape=(len(queries), len(self._own)))
+        history = sparse.csr_matrix((weights, items, starts), shape=(len(starts) - 1, len(self._own)))
         history.sum_duplicates()
         if self._half_life is None:
             history.data[:] = 1.0
         out = ((history @ self._x.T) @ self._y).toarray()
         out -= history.multiply(self._own[None, :]).toarray()
         return np.asarray(out)
+
+
+class ItemKNN:
+    """`CoOccurrence` of the training events."""
+
+    task = "video"
+
+    def __init__(self, log: Log, corpus: Corpus, training: NDArray[np.bool_], half_life: float | None = None) -> None:
+        self.name = "item-kNN" if half_life is None else "item-kNN (recent)"
+        rows, items, size = _engagements("video", log)
+        kept = training[rows]
+        self._core = CoOccurrence(log.user[rows[kept]], items[kept], len(log.user_ids), size, half_life)
+        self._corpus = corpus
+
+    def scores(self, queries: Queries) -> Scores:
+        """The summed similarity of each video to the videos of the history, itself left out."""
+        flat, starts = ragged(queries.video_start, queries.video_end)
+        return self._core.scores(self._corpus.videos[flat], starts)
 
 
 class Newest:

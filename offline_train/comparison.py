@@ -13,6 +13,8 @@ from offline_train.metrics import per_target
 
 #: a difference of so many standard errors is not put down to the choice of test targets (5 % by chance)
 SIGNIFICANT = 1.96
+#: the row of a simulation's truth: what can be reached at all, and no baseline
+ORACLE = "oracle"
 
 
 class Row(Struct, frozen=True):

@@ -37,6 +37,7 @@ class Result:
     candidates: the mean number of candidates per ranked target.
     ranks: of the ranked targets, in the order of the log. Which targets those are depends on the protocol and not on
         the scorer, so two scorers can be compared target by target.
+    when_ms: [ranked], Unix ms; the moments that were asked about, in the same order.
     """
 
     task: str
@@ -48,6 +49,7 @@ class Result:
     candidates: float = float("nan")
     note: str = ""
     ranks: Ranks = field(default_factory=lambda: Ranks.join([]), repr=False)
+    when_ms: Ints = field(default_factory=lambda: np.zeros(0, np.int64), repr=False)
 
 
 @dataclass
@@ -57,6 +59,7 @@ class _Tally:
     counts: Counter[str] = field(default_factory=Counter)
     candidates: int = 0
     ranks: dict[int, list[Ranks]] = field(default_factory=dict)
+    when_ms: list[Ints] = field(default_factory=list)
 
 
 def training_events(log: Log, corpus: Corpus, split: Split) -> NDArray[np.bool_]:
@@ -165,6 +168,7 @@ def _count(
         for at, scores in scored.items():
             tally.ranks.setdefault(at, []).append(rank_lists(scores[cells], starts, place, allowed))
     tally.candidates += int(allowed.sum())
+    tally.when_ms.append(queries.ts_ms[kept])
 
 
 def _unable(scorer: Scorer, protocol: str, new: bool) -> str:
@@ -180,7 +184,8 @@ def _result(task: str, protocol: str, split: Split, model: str, tally: _Tally, a
     if note:
         return Result(task, protocol, split.name, model, {}, counts, mean, note)
     ranks = Ranks.join(tally.ranks.get(at, []))
-    return Result(task, protocol, split.name, model, summary(ranks), counts, mean, ranks=ranks)
+    when_ms = np.concatenate([np.zeros(0, np.int64), *tally.when_ms])
+    return Result(task, protocol, split.name, model, summary(ranks), counts, mean, ranks=ranks, when_ms=when_ms)
 
 
 def _scored(scorer: Scorer, queries: Queries, videos: int) -> NDArray[np.floating]:

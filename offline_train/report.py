@@ -8,14 +8,24 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from offline_train.comparison import Row, Verdict, compare, rows
+from offline_train.comparison import ORACLE, Row, Verdict, compare, rows
 from offline_train.deployed import LIVE_NAME, NAME
 from offline_train.evaluation import Result
 from offline_train.metrics import CUTOFFS, METRICS
+from offline_train.study import over_time
 
 #: columns of the tables; at 1 the three metrics are one figure
 COLUMNS = tuple(f"{m}@{k}" for m in METRICS for k in CUTOFFS if not (k == 1 and m != "recall"))
 HEADLINE = "ndcg@10"
+#: what is fitted once and must be above every baseline, as deployed: (data set, task, ranking)
+DEPLOYED = (
+    ("HetRec", "video", "as-of"),
+    ("HetRec", "comment", "as-of"),
+    ("Simulated platform", "video", "as-of"),
+    ("Simulated platform", "comment", "as-of"),
+    ("Rotten Tomatoes", "video", "as-of"),
+    ("Rotten Tomatoes", "comment", "full"),
+)
 #: what the model is required to be above: (data set, task, baselines)
 BAR = (
     ("HetRec", "video", ("random", "popularity (all time)")),
@@ -27,6 +37,7 @@ _LABELS = {"recall": "R", "ndcg": "NDCG", "mrr": "MRR"}
 _PROTOCOLS = {
     "full": "Every candidate competes, whenever it came to be.",
     "as-of": "What existed before the event competes, less what the user had seen.",
+    "full, unseen": "Every item competes but those that the user had before.",
     "sampled": "The target among 100. Known to mislead; here only to compare with the paper's protocol.",
 }
 _PACKAGES = ("lsvcr", "torch", "onnxruntime", "numpy", "scipy", "scikit-learn")
@@ -34,20 +45,26 @@ _PACKAGES = ("lsvcr", "torch", "onnxruntime", "numpy", "scipy", "scikit-learn")
 
 @dataclass
 class Study:
-    """One data set's results: one `Result` per model, protocol, task and seed. `facts` become sentences."""
+    """One data set's results: one `Result` per model, protocol, task and seed. `facts` become sentences.
+
+    `ablation` are variants of the model with live signals, the whole one among them; `span` is when the test begins
+    and ends, Unix ms, where there is such a time.
+    """
 
     data: str
     slug: str
     results: list[Result]
     facts: list[str] = field(default_factory=list)
+    ablation: list[Result] = field(default_factory=list)
+    span: tuple[int, int] | None = None
 
     def of(self, task: str, protocol: str) -> dict[str, list[Result]]:
-        """Results by model, in the order of the tables: the deployed model last."""
+        """Results by model, in the order of the tables: the deployed model last but for the oracle."""
         found: dict[str, list[Result]] = {}
         for result in self.results:
             if (result.task, result.protocol) == (task, protocol):
                 found.setdefault(result.model, []).append(result)
-        return dict(sorted(found.items(), key=lambda item: item[0].startswith(NAME)))
+        return dict(sorted(found.items(), key=lambda item: (item[0].startswith(NAME), item[0] == ORACLE)))
 
     def protocols(self, task: str) -> list[str]:
         """The protocols of a task, in the order of appearance."""
@@ -55,14 +72,45 @@ class Study:
 
     def rows(self) -> list[Row]:
         """The rows of `results.json`."""
-        return rows(self.data, self.results)
+        found = rows(self.data, self.results)
+        known = {(row.task, row.protocol, row.model) for row in found}
+        found += [r for r in rows(self.data, self.ablation) if (r.task, r.protocol, r.model) not in known]
+        for models in self.over_time().values():
+            for results in models.values():
+                found += over_time.rows(self.data, results, *self.span)  # type: ignore[misc]
+        return found
+
+    def over_time(self) -> dict[str, dict[str, list[Result]]]:
+        """By task, the models whose figures over time are shown: ours, and the two baselines that are best overall."""
+        if self.span is None:
+            return {}
+        shown = {}
+        for task in _TASKS:
+            for protocol in [p for p in ("as-of", "full") if p in self.protocols(task)][:1]:
+                found = {name: results for name, results in self.of(task, protocol).items() if results[0].values}
+                best = sorted((n for n in found if is_baseline(n)), key=lambda n: -_mean(found[n]))[:2]
+                names = [n for n in (NAME, LIVE_NAME) if n in found] + best
+                shown[f"{_TASKS[task]}, {protocol}"] = {name: found[name] for name in names}
+        return shown
+
+
+def is_baseline(model: str) -> bool:
+    """Whether a row is something to be compared with: neither ours nor the truth itself."""
+    return not model.startswith(NAME) and model != ORACLE
 
 
 def write_report(studies: Sequence[Study], out: Path, *, how: Sequence[str]) -> Path:
     """Write `out/results.md` and `out/results/*.png`; `how` says how the models were trained. Returns the document."""
     pictures = out / "results"
     pictures.mkdir(parents=True, exist_ok=True)
-    parts = [_HEAD, "## In short\n", _overview(studies), "\n## Required of the model\n", _bar(studies)]
+    parts = [
+        _HEAD,
+        "## In short\n",
+        _overview(studies),
+        "\n## Required of the model\n",
+        _deployed(studies),
+        _bar(studies),
+    ]
     for study in studies:
         picture = draw(study, pictures / f"{study.slug}.png")
         parts += [f"\n## {study.data}\n", "\n".join(f"- {fact}" for fact in study.facts)]
@@ -70,6 +118,7 @@ def write_report(studies: Sequence[Study], out: Path, *, how: Sequence[str]) -> 
         for task in _TASKS:
             for protocol in study.protocols(task):
                 parts.append(_section(study, task, protocol))
+        parts += [_ablation(study, pictures), _time(study, pictures)]
     parts += ["\n## How this was made\n", "\n".join(f"- {line}" for line in (*how, _versions())), _NOTES]
     document = out / "results.md"
     document.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
@@ -88,6 +137,7 @@ def draw(study: Study, path: Path) -> Path:
     for axis, (task, protocol) in zip(axes[0], panels, strict=True):
         found = [row for row in study.rows() if (row.task, row.protocol, row.metric) == (task, protocol, HEADLINE)]
         found.sort(key=lambda row: row.mean)
+        found = [row for row in found if not _variant(row.model)]
         colours = ["#c8553d" if row.model.startswith(NAME) else "#8d99ae" for row in found]
         means = [row.mean for row in found]
         spread = [row.std if row.seeds > 1 else float("nan") for row in found]
@@ -101,7 +151,7 @@ def draw(study: Study, path: Path) -> Path:
         axis.set_xlim(0, max(means, default=0) * 1.22 or 1)
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"{study.data}, temporal split")
+    figure.suptitle(f"{study.data}, {study.results[0].split} split")
     # Without the writer's name and version, the same figures give the same bytes.
     figure.savefig(path, dpi=120, metadata={"Software": None})
     plt.close(figure)
@@ -119,28 +169,118 @@ def _overview(studies: Sequence[Study]) -> str:
         for task in _TASKS:
             for protocol in study.protocols(task):
                 found = {name: results for name, results in study.of(task, protocol).items() if results[0].values}
-                best = max((n for n in found if not n.startswith(NAME)), key=lambda n: _mean(found[n]), default=None)
-                for model in (NAME, LIVE_NAME):
-                    if best is None or model not in found:
-                        continue
-                    verdict = compare(found[model], found[best])
+                best = max((n for n in found if is_baseline(n)), key=lambda n: _mean(found[n]), default=None)
+                for model in (n for n in found if n.startswith(NAME) and best is not None):
+                    verdict = compare(found[model], found[best or ""])
                     lines.append(
                         f"| {study.data} | {task} | {protocol} | {model} | {_mean(found[model]):.4f} | {best} | "
-                        f"{_mean(found[best]):.4f} | {verdict.word} it |"
+                        f"{_mean(found[best or '']):.4f} | {verdict.word} it |"
                     )
     return "\n".join(lines) + "\n"
 
 
 def _bar(studies: Sequence[Study]) -> str:
-    lines = ["| data | task | ranking | baseline | difference in NDCG@10 | the model is |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| data | task | ranking | model | baseline | difference in NDCG@10 | the model is |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for data, task, names in BAR:
         for study in (s for s in studies if s.data == data):
             for protocol in study.protocols(task):
                 found = study.of(task, protocol)
-                for name in (n for n in names if n in found and NAME in found):
-                    verdict = compare(found[NAME], found[name])
-                    lines.append(f"| {data} | {task} | {protocol} | {name} | {_shown(verdict)} | {verdict.word} it |")
+                for name, model in ((n, m) for n in names for m in (NAME, LIVE_NAME) if n in found and m in found):
+                    if found[model][0].values:
+                        verdict = compare(found[model], found[name])
+                        cells = (data, task, protocol, model, name, _shown(verdict), f"{verdict.word} it")
+                        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _deployed(studies: Sequence[Study]) -> str:
+    lines = [
+        f"{LIVE_NAME}, which is what a worker serves, has to be above every baseline; the SR alone stands beside it.\n",
+        "| data | task | ranking | model | NDCG@10 | above | not above | share of the oracle's |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for data, task, protocol in DEPLOYED:
+        for study in (s for s in studies if s.data == data):
+            found = {name: results for name, results in study.of(task, protocol).items() if results[0].values}
+            for model in (m for m in (LIVE_NAME, NAME) if m in found):
+                words = {n: compare(found[model], found[n]).word for n in found if is_baseline(n)}
+                missed = [f"{n} ({word})" for n, word in words.items() if word != "above"]
+                share = f"{_mean(found[model]) / _mean(found[ORACLE]):.1%}" if ORACLE in found else "–"
+                above = f"{len(words) - len(missed)} of {len(words)}"
+                cells = (data, task, protocol, model, f"{_mean(found[model]):.4f}", above, ", ".join(missed) or "none")
+                lines.append(f"| {' | '.join(cells)} | {share} |")
+    return "\n".join(lines) + "\n\nFurther, against single baselines:\n"
+
+
+def _variant(model: str) -> bool:
+    return model.startswith((f"{LIVE_NAME} without", f"{LIVE_NAME},"))
+
+
+def _ablation(study: Study, pictures: Path) -> str:
+    """What each part of live signals is worth: the whole less a part, and the difference target by target."""
+    if not study.ablation:
+        return ""
+    lines = [f"### What live signals are made of ({study.data})\n"]
+    lines.append("Each row leaves a part out; features left out mean that f is trained again without them.\n")
+    bars: dict[str, list[tuple[str, Verdict]]] = {}
+    for task in _TASKS:
+        found: dict[str, list[Result]] = {}
+        for result in study.ablation:
+            if result.task == task and result.values:
+                found.setdefault(result.model, []).append(result)
+        if LIVE_NAME not in found:
+            continue
+        whole = found[LIVE_NAME]
+        lines += [f"\n{_TASKS[task]}, {whole[0].protocol} ranking:\n", "| | NDCG@10 | difference |", "|---|---|---|"]
+        lines.append(f"| **{LIVE_NAME}** | {_mean(whole):.4f} | |")
+        bars[f"{_TASKS[task]}, {whole[0].protocol}"] = []
+        for name, results in found.items():
+            if name != LIVE_NAME:
+                verdict = compare(results, whole)
+                lines.append(f"| {name} | {_mean(results):.4f} | {_shown(verdict)} |")
+                bars[f"{_TASKS[task]}, {whole[0].protocol}"].append((name, verdict))
+    picture = _draw_ablation(study.data, bars, pictures / f"{study.slug}-live.png")
+    return "\n".join([*lines, f"\n![What each part of live signals is worth](results/{picture.name})\n"])
+
+
+def _draw_ablation(title: str, bars: dict[str, list[tuple[str, Verdict]]], path: Path) -> Path:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, len(bars), figsize=(6.5 * len(bars), 3.8), squeeze=False, layout="constrained")
+    for axis, (panel, verdicts) in zip(axes[0], bars.items(), strict=True):
+        names = [name.removeprefix(LIVE_NAME).lstrip(", ") for name, _ in verdicts][::-1]
+        values = [verdict.difference for _, verdict in verdicts][::-1]
+        errors = [1.96 * verdict.error for _, verdict in verdicts][::-1]
+        axis.barh(names, values, xerr=errors, color="#8d99ae", capsize=2)
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.set_title(panel, fontsize=10)
+        axis.set_xlabel("difference in NDCG@10 (whiskers: 1.96 standard errors)")
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"{title}: live signals less a part")
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+    plt.close(figure)
+    return path
+
+
+def _time(study: Study, pictures: Path) -> str:
+    """How the figures move while the weights stand still."""
+    panels = study.over_time()
+    if not panels or study.span is None:
+        return ""
+    title = f"{study.data}: after training"
+    picture = over_time.draw(title, panels, *study.span, NAME, pictures / f"{study.slug}-time.png")
+    return (
+        f"### After training ({study.data})\n\nNDCG@10 by tenth of the test period: weights stand still, histories and "
+        "live signals go on. The baselines are the two that are best overall.\n\n"
+        f"![NDCG@10 over time](results/{picture.name})\n"
+    )
 
 
 def _section(study: Study, task: str, protocol: str) -> str:
@@ -152,7 +292,8 @@ def _section(study: Study, task: str, protocol: str) -> str:
         f"### {_TASKS[task]}, {protocol} ranking\n",
         f"{_PROTOCOLS[protocol]} {counts['ranked']:,} targets ranked"
         + (f", not ranked: {left_out}" if left_out else "")
-        + f"; {candidates:,.0f} candidates each on average.\n",
+        + ("" if candidates != candidates else f"; {candidates:,.0f} candidates each on average")
+        + ".\n",
         "| | " + " | ".join(_header(column) for column in COLUMNS) + " |",
         "|---|" + "---|" * len(COLUMNS),
     ]
@@ -180,7 +321,7 @@ def _standing(model: str, found: dict[str, list[Result]]) -> str:
         return ""
     words: dict[str, list[str]] = {"below": [], "not told apart from": [], "above": []}
     for name, results in found.items():
-        if not name.startswith(NAME) and results[0].values:
+        if is_baseline(name) and results[0].values:
             verdict = compare(found[model], results)
             words[verdict.word].append(f"{name} {_shown(verdict)}")
     parts = [f"{word} {', '.join(names)}" for word, names in words.items() if names]

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -29,7 +30,11 @@ from offline_train.live_scorer import live_scorers
 from offline_train.log import INTERACTION, Log
 from offline_train.report import Study, write_report
 from offline_train.sources import hetrec, rotten_tomatoes
+from offline_train.sources.oracle import Oracle
 from offline_train.sources.writer import LogWriter
+from offline_train.study import beauty, simulated
+from offline_train.study.live_ablation import live_ablations
+from offline_train.study.recbole import recbole_scorer
 from offline_train.text import text_vectors
 
 #: `advance(done, total, what)`
@@ -56,11 +61,11 @@ _NOT_TRAINING = (
 
 @dataclass(frozen=True)
 class Source:
-    """A public data set: its folder below the shared data, what makes a log of it, and what to know of its figures."""
+    """A data set: its folder below the shared data (None: made up), what makes a log of it, what to know of it."""
 
     data: str
     slug: str
-    folder: str
+    folder: str | None
     convert: Callable[[Path, Path], LogWriter]
     caveat: str
 
@@ -82,7 +87,17 @@ SOURCES = (
         "A user who is the first to give a film some tag creates the comment by that: as-of cannot rank such a target, "
         "and in the full ranking what counts likes so far can only push it down.",
     ),
+    Source(
+        "Simulated platform",
+        "simulated",
+        None,
+        simulated.convert,
+        "Made up by `lsvcr simulate`'s simulator. The oracle is its truth, the log chance of each candidate to be "
+        "engaged with next: nothing can rank better on average.",
+    ),
 )
+#: data sets that are no log of events
+BENCHMARKS = (beauty,)
 
 
 def make_results(
@@ -94,6 +109,7 @@ def make_results(
     only: Sequence[str] = (),
     tasks: Sequence[str] = (JOINT,),
     config: FinetuneConfig = DEFAULT,
+    recbole: bool = True,
     advance: Advance = lambda done, total, what: None,
 ) -> Path:
     """Make `out/results.md`, `out/results.json` and the pictures, and return the document.
@@ -105,13 +121,24 @@ def make_results(
         only: slugs of the data sets to do; none means all.
         tasks: the models to train; `joint` is the deployed one and bears the plain name.
         config: of every training, but for its task and its seed.
+        recbole: also RecBole's SASRec, which is installed into the work folder the first time.
 
     Raises:
         SourceError: a data set is not where it should be.
+        RecBoleError: RecBole can't be installed, or failed.
     """
     chosen = [source for source in SOURCES if not only or source.slug in only]
-    steps = _Steps(len(chosen) * (2 + seeds * len(tasks)), advance)
-    studies = [_study(source, shared, work, range(seeds), tasks, config, steps) for source in chosen]
+    others = [benchmark for benchmark in BENCHMARKS if not only or benchmark.SLUG in only]
+    per_log = 3 + seeds * (len(tasks) + recbole)
+    steps = _Steps(len(chosen) * per_log + len(others), advance)
+    studies = [_study(source, shared, work, range(seeds), tasks, config, recbole, steps) for source in chosen]
+    for benchmark in others:
+        steps(benchmark.DATA)
+        studies.append(
+            benchmark.study(
+                shared, work / "others", seeds, threads=config.threads, with_recbole=recbole, report=steps.say
+            )
+        )
     document = write_report(studies, out, how=_how(seeds, tasks))
     rows = [row for study in studies for row in study.rows()]
     (out / "results.json").write_bytes(msgspec.json.format(msgspec.json.encode(rows), indent=1) + b"\n")
@@ -128,6 +155,14 @@ class _Steps:
         self.done, self.what = self.done + 1, what
         self.advance(self.done, self.total, what)
 
+    def say(self, what: str) -> None:
+        """What is being done within a step."""
+        self.advance(self.done, self.total, what)
+
+    def other(self, epoch: Mapping[str, Any]) -> None:
+        """What RecBole reports: its epochs, and last which one was best."""
+        self.say(f"{self.what}, epoch {epoch.get('epoch', epoch.get('best_epoch'))}")
+
     def epoch(self, progress: Progress) -> None:
         """What a training reports."""
         self.advance(self.done, self.total, f"{self.what}, epoch {progress.epoch}")
@@ -140,6 +175,7 @@ def _study(
     seeds: range,
     tasks: Sequence[str],
     config: FinetuneConfig,
+    recbole: bool,
     steps: _Steps,
 ) -> Study:
     steps(f"{source.data}: converting")
@@ -151,6 +187,7 @@ def _study(
 
     training = training_events(log, corpus, split)
     trained: list[Scorer] = []
+    variants: list[Scorer] = []
     for task in tasks:
         for seed in seeds:
             steps(f"{source.data}: training {task}, seed {seed}")
@@ -162,19 +199,40 @@ def _study(
             trained += srs
             if task == JOINT:
                 trained += live_scorers(srs, bundle.live, log, corpus, training)
+                for sr in srs:
+                    if bundle.live and (live := bundle.live.tasks.get(sr.task)):
+                        variants += live_ablations(sr, live, log, corpus, split)
+    for seed in seeds if recbole else ():
+        steps(f"{source.data}: training RecBole's SASRec, seed {seed}")
+        trained.append(
+            recbole_scorer(
+                corpus,
+                split,
+                seed,
+                work / "others",
+                threads=config.threads,
+                report=steps.other,
+            )
+        )
+    if (folder / simulated.ORACLE_FILE).exists():
+        oracle = Oracle.load(folder / simulated.ORACLE_FILE)
+        trained += [simulated.OracleScorer(task, log, oracle) for task in ("video", "comment")]
 
     steps(f"{source.data}: ranking")
     scorers = [scorer for task in ("video", "comment") for scorer in baselines(task, log, corpus, training, seeds[0])]
     scorers += [Random(task, log, seed) for task in ("video", "comment") for seed in seeds[1:]]
     results = evaluate(log, corpus, split, [*scorers, *trained], protocols=PROTOCOLS)
-    return Study(source.data, source.slug, results, _facts(source, log, corpus, split))
+    steps(f"{source.data}: ranking without each live signal")
+    ablation = [r for r in evaluate(log, corpus, split, variants, protocols=("as-of",)) if r.values]
+    span = int(split.test_ms), int(log.ts_ms[-1])
+    return Study(source.data, source.slug, results, _facts(source, log, corpus, split), ablation, span)
 
 
 def converted(source: Source, shared: Path, work: Path) -> Path:
     """The folder of the source's log, converted unless the same files were converted by the same code before."""
-    folder = shared / source.folder
-    files = sorted(path for path in folder.glob("*") if path.is_file())
-    key = _digest(files, _SOURCES_DIGEST.encode())
+    folder = shared / (source.folder or "")
+    files = sorted(path for path in folder.glob("*") if path.is_file()) if source.folder else []
+    key = _digest(files, (_SOURCES_DIGEST + ("" if source.folder else repr(simulated.SIZE))).encode())
     target = work / f"{source.slug}-{key}"
     if not target.is_dir():
         part = target.with_name(f".{target.name}.part")

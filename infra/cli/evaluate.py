@@ -127,7 +127,7 @@ def command(
     envvar="LSVCR_SHARED_DATA",
     default="../shared/data",
     show_default=True,
-    help="The folder that holds rotten-tomatoes/ and hetrec2011-tags/ (or set LSVCR_SHARED_DATA).",
+    help="The folder that holds rotten-tomatoes/, hetrec2011-tags/ and amazon-beauty/ (or set LSVCR_SHARED_DATA).",
 )
 @click.option("--out", type=_DIR, default="docs", show_default=True, help="Where results.md and results.json go.")
 @click.option(
@@ -155,7 +155,18 @@ def command(
     show_default=True,
     help="Models to train: the joint one, or one of its own per task; may be repeated.",
 )
-@click.option("--only", type=click.Choice(("rotten-tomatoes", "hetrec")), multiple=True, help="Only this data set.")
+@click.option(
+    "--only",
+    type=click.Choice(("rotten-tomatoes", "hetrec", "simulated", "amazon-beauty")),
+    multiple=True,
+    help="Only this data set; may be repeated.",
+)
+@click.option(
+    "--recbole/--no-recbole",
+    default=True,
+    show_default=True,
+    help="Also RecBole's SASRec, installed once into an environment of its own in the work folder.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the rows of results.json as well.")
 def results(
     shared: Path,
@@ -165,6 +176,7 @@ def results(
     threads: int,
     tasks: tuple[str, ...],
     only: tuple[str, ...],
+    recbole: bool,
     as_json: bool,
 ) -> None:
     """Convert, train with several seeds, evaluate, and write results.md, results.json and the pictures.
@@ -175,14 +187,23 @@ def results(
     from offline_train.log import LogError
     from offline_train.results import make_results
     from offline_train.sources.writer import SourceError
+    from offline_train.study.recbole import RecBoleError
 
     with _bar("results") as advance:
         try:
             config = FinetuneConfig(threads=threads)
             document = make_results(
-                shared, out, work / "results", seeds=seeds, only=only, tasks=tasks, config=config, advance=advance
+                shared,
+                out,
+                work / "results",
+                seeds=seeds,
+                only=only,
+                tasks=tasks,
+                config=config,
+                recbole=recbole,
+                advance=advance,
             )
-        except (SourceError, LogError, ValueError, OSError) as error:
+        except (SourceError, LogError, RecBoleError, ValueError, OSError) as error:
             raise click.ClickException(str(error)) from None
     if as_json:
         click.echo((out / "results.json").read_text())

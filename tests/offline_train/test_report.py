@@ -40,13 +40,15 @@ def winner(tmp_path: Path) -> str:
 
 def test_a_model_that_wins_is_above_everything(winner: str) -> None:
     assert f"{NAME} is above random" in winner
-    assert "| HetRec | video | full | random |" in winner
+    assert f"| HetRec | video | full | {NAME} | random |" in winner
     assert "below it" not in winner
 
 
 def test_a_model_that_loses_is_said_to_lose(tmp_path: Path) -> None:
     text = write_report([study(6)], tmp_path, how=[]).read_text()
-    assert re.search(r"\| HetRec \| video \| full \| popularity \(all time\) \| -0\.\d+ ± 0\.\d+ \| below it \|", text)
+    assert re.search(
+        r"\| HetRec \| video \| full \| LSVCR \| popularity \(all time\) \| -0\.\d+ ± 0\.\d+ \| below it \|", text
+    )
     assert f"{NAME} is below popularity (all time) -0." in text
     assert re.search(
         r"\| HetRec \| video \| full \| LSVCR \| 0\.\d+ \| popularity \(all time\) \| 0\.\d+ \| below it \|", text
@@ -55,7 +57,7 @@ def test_a_model_that_loses_is_said_to_lose(tmp_path: Path) -> None:
 
 def test_an_equal_is_not_told_apart(winner: str) -> None:
     assert re.search(
-        r"\| HetRec \| comment \| full \| most liked \| \+0\.0000 ± 0\.0000 \| not told apart from it", winner
+        r"\| HetRec \| comment \| full \| LSVCR \| most liked \| \+0\.0000 ± 0\.0000 \| not told apart from it", winner
     )
 
 

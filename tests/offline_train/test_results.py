@@ -57,7 +57,8 @@ def source() -> Source:
 def study(monkeypatch: pytest.MonkeyPatch, source: Source, shared: Path, tmp_path: Path) -> Path:
     """A finished study: its document."""
     monkeypatch.setattr(results, "SOURCES", (source,))
-    return make_results(shared, tmp_path / "docs", tmp_path / "work", seeds=2, config=QUICK)
+    monkeypatch.setattr(results, "BENCHMARKS", ())
+    return make_results(shared, tmp_path / "docs", tmp_path / "work", seeds=2, config=QUICK, recbole=False)
 
 
 def test_the_study_writes_every_model_task_protocol_and_metric(study: Path, shared: Path, tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_the_study_writes_every_model_task_protocol_and_metric(study: Path, shar
     cells = {(row["task"], row["protocol"], row["model"]) for row in rows}
     for task, protocol in ((t, p) for t in ("video", "comment") for p in ("full", "as-of")):
         assert {(task, protocol, NAME), (task, protocol, "random"), (task, protocol, "newest first")} <= cells
-    assert len(rows) == 12 * len(cells)
+    assert len([row for row in rows if "tenth" not in row["metric"]]) == 12 * len(cells)
     assert {row["seeds"] for row in rows if row["model"] in (NAME, "random")} == {2}
     assert {row["seeds"] for row in rows if row["model"] == "item-kNN"} == {1}
     assert all(0 <= row["mean"] <= 1 for row in rows)
@@ -80,10 +81,10 @@ def test_the_study_writes_every_model_task_protocol_and_metric(study: Path, shar
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(results, "finetune", refuse)
-        make_results(shared, tmp_path / "again", tmp_path / "work", seeds=2, config=QUICK)
+        make_results(shared, tmp_path / "again", tmp_path / "work", seeds=2, config=QUICK, recbole=False)
         assert (tmp_path / "again" / "results.json").read_text() == (study.parent / "results.json").read_text()
         with pytest.raises(AssertionError, match="trained again"):
-            make_results(shared, tmp_path / "more", tmp_path / "work", seeds=3, config=QUICK)
+            make_results(shared, tmp_path / "more", tmp_path / "work", seeds=3, config=QUICK, recbole=False)
 
     # The command shows a kept bundle beside the baselines.
     bundle = next((tmp_path / "work" / "bundles").glob("*joint-0-*"))
@@ -114,7 +115,7 @@ def test_a_log_is_converted_again_only_if_its_files_changed(source: Source, shar
 
 
 def test_missing_data_is_named(tmp_path: Path) -> None:
-    for one in SOURCES:
+    for one in (source for source in SOURCES if source.folder):
         with pytest.raises(SourceError, match=one.folder):
             converted(one, tmp_path / "nowhere", tmp_path / "logs")
     called = CliRunner().invoke(
