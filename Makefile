@@ -6,8 +6,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The project's files decide whether an environment is still good.
 INPUTS := pyproject.toml constraints.txt
-# Test files run side by side, each process with a Kafka and a Redis of its own. One more than there are cores: they wait.
+# Compiled once, not by every process anew: where this is set, importing PyTorch takes twice the time.
+unexport PYTHONDONTWRITEBYTECODE
+# Test files run side by side, each process with a Kafka and a Redis of its own. One more than there are cores: they
+# wait. In the order of their names, which has the long ones first.
 TEST_PROCESSES ?= 3
+SIDE_BY_SIDE := -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo demo-bundle test test-all chaos check bench results clean
 
@@ -44,7 +48,7 @@ demo-bundle: $(VENV)/.all ## train the small bundle that ships with the project 
 	@$(BIN)/python -m infra.demo.make_bundle
 
 test: $(VENV)/.all ## all tests but the long ones, on a real Kafka and a real Redis
-	@$(BIN)/python -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE) $(PYTEST_ARGS)
 
 test-all: $(VENV)/.all ## all tests
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
