@@ -6,12 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The project's files decide whether an environment is still good.
 INPUTS := pyproject.toml constraints.txt
-# Compiled once, not by every process anew: where this is set, importing PyTorch takes twice the time.
+
+# Compiled once, not by every process anew: some machines set this, and importing PyTorch then takes twice the time.
 unexport PYTHONDONTWRITEBYTECODE
-# Test files run side by side, each process with a Kafka and a Redis of its own. One more than there are cores: they
-# wait. In the order of their names, which has the long ones first.
-TEST_PROCESSES ?= 3
-SIDE_BY_SIDE := -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+
+# Tests side by side, each process with a broker of its own: many wait more than they compute. A file's tests stay
+# together, and share what it trained. One thread each, because threads that wait for a core cost more than they help.
+SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: help setup demo demo-bundle test test-all chaos check bench results clean
 
@@ -48,7 +50,7 @@ demo-bundle: $(VENV)/.all ## train the small bundle that ships with the project 
 	@$(BIN)/python -m infra.demo.make_bundle
 
 test: $(VENV)/.all ## all tests but the long ones, on a real Kafka and a real Redis
-	@$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE) $(PYTEST_ARGS)
+	@$(ONE_THREAD) $(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE) $(PYTEST_ARGS)
 
 test-all: $(VENV)/.all ## all tests
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -1,9 +1,10 @@
 """A real Kafka and a real Redis for the tests that need them, and the real data sets where they are.
 
-`kafka` and `redis_url` are shared by the whole run (each process of it has its own): containers where a Docker engine
-answers, else a `LocalStack`.
+`kafka` and `redis_url` are shared by the whole run: containers where a Docker engine answers, else a `LocalStack`.
 A test that needs topics nobody has written to takes `fresh_topics`; one that kills servers takes a stack of its own,
 `own_stack` (other partition counts: `@pytest.mark.parametrize("own_stack", [2], indirect=True)`).
+
+`make test` runs several processes side by side, file by file; each has its own `kafka` and `redis_url`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -26,10 +28,29 @@ KAFKA_IMAGE = "confluentinc/cp-kafka:7.9.0"
 REDIS_IMAGE = "redis:7"
 _PREFIX = "lsvcr-tests-"
 
-# Threads that wait for one another sleep: by default they spin, and hold up what other processes compute.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+#: files that take long, beside those of the folders `faults` and `integration`
+_LONG = {"test_alignment.py", "test_export.py", "test_finetuning.py", "test_full.py", "test_refresh.py"}
+
 # Brokers that live for seconds: starting takes half the processor time without the optimising compiler.
 os.environ.setdefault("LSVCR_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Processes for `-n auto`: a broker each, so no more than four, and two on a single core, for most tests wait."""
+    return min(4, max(2, os.cpu_count() or 2))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first, or the last of them would run alone; those that wait in turn with those that compute."""
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    waiting = [file for file in files if file.parent.name in ("faults", "integration")]
+    waiting.sort(key=lambda file: file.name != "test_whole_path.py")  # the longest of all
+    computing = [file for file in files if file.name in _LONG]
+    long = [file for pair in zip_longest(waiting, computing) for file in pair if file is not None]
+    items[:] = [item for file in [*long, *(file for file in files if file not in long)] for item in files[file]]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,11 +70,11 @@ class TrainedLog:
         assert Registry(registry).channel("stable") == fitted["version"], fitted
         return TrainedLog(folder, registry, fitted["version"], Path(fitted["checkpoint"]))
 
-    @property
+    @cached_property
     def bundle(self) -> Bundle:
-        return Registry(self.registry).open(self.version)
+        return Registry(self.registry).open(self.version)  # reads and verifies every file
 
-    @property
+    @cached_property
     def history(self) -> HistoryConfig:
         """What the worker remembers of a user when it serves this model."""
         return msgspec.convert(self.bundle.manifest.history, HistoryConfig)
