@@ -225,6 +225,8 @@ def test_a_full_disk_is_told_and_the_refresh_goes_on_with_room(
         cwd=ROOT,
         capture_output=True,
         text=True,
+        # Python would write modules' bytecode cut off at the limit, and leave it there for everyone.
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes << 10, kilobytes << 10)),
     )
     assert full.returncode == 1
