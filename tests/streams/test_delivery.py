@@ -76,7 +76,7 @@ def order_per_user(servers: str) -> dict[str, list[int]]:
 def test_a_broker_silent_for_too_long_fails_every_record_once_and_the_publisher_recovers(own_stack: LocalStack) -> None:
     servers = own_stack.up().bootstrap_servers
     # Short requests, so that records expire after they were sent: then the client forgets its producer id.
-    client = Publisher(servers, delivery_timeout_s=3, connect_timeout_s=1, options={"request_timeout_ms": 500})
+    client = Publisher(servers, delivery_timeout_s=3, connect_timeout_s=1, options={"request_timeout_ms": 1500})
     client.publish(view(0))
     client.flush()
     lost = [view(number) for number in range(1, 60)]
@@ -106,7 +106,7 @@ def test_a_broker_silent_for_too_long_fails_every_record_once_and_the_publisher_
 def test_closing_on_a_silent_broker_reports_what_is_lost_and_leaves_nothing_running(own_stack: LocalStack) -> None:
     servers = own_stack.up().bootstrap_servers
     threads = set(threading.enumerate())
-    client = Publisher(servers, delivery_timeout_s=2, options={"request_timeout_ms": 500})
+    client = Publisher(servers, delivery_timeout_s=2, options={"request_timeout_ms": 1500})
     (sender,) = set(threading.enumerate()) - threads
     client.publish(view(0))
     client.flush()
@@ -122,7 +122,7 @@ def test_closing_on_a_silent_broker_reports_what_is_lost_and_leaves_nothing_runn
 @pytest.mark.integration
 def test_a_batch_that_was_written_but_not_confirmed_is_not_written_again(own_stack: LocalStack) -> None:
     servers = own_stack.up().bootstrap_servers
-    with Publisher(servers, options={"request_timeout_ms": 500}) as client, retries_counted() as retries:
+    with Publisher(servers, options={"request_timeout_ms": 1500}) as client, retries_counted() as retries:
         client.publish(view(0))
         client.flush()
         with silent_broker(own_stack):  # what is sent to it now it will write, and have nobody to confirm it to
