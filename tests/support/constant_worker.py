@@ -7,10 +7,9 @@ import logging
 import sys
 from pathlib import Path
 
-from support.constant_scorer import ConstantScorer
-
 from streams.history import HistoryConfig
 from streams.worker import WorkerSettings, run_app
+from tests.support.constant_scorer import ConstantScorer
 
 
 def main() -> int:
