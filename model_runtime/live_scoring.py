@@ -1,4 +1,4 @@
-"""Live signals in a scorer: score = SR + f(φ, SR) over three sources of videos, and over the comments of one video."""
+"""Live signals in a scorer: score = SR + f(φ, SR) over four sources of videos, and over the comments of one video."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model with its live signals, as a row of the evaluation: three sources, one ranking over their union."""
+"""The model with its live signals, as a row of the evaluation: four sources, one ranking over their union."""
 
 from __future__ import annotations
 
