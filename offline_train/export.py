@@ -6,7 +6,6 @@ id embedding and the vector of their text.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -29,22 +28,9 @@ from offline_train.finetuning import Finetuned
 from offline_train.log import VIEW
 from offline_train.reference import Reference, ReferenceRequest
 from offline_train.sr import SRConfig, SREncoder
-from offline_train.step_graphs import step_graphs
+from offline_train.step_graphs import encoder_graph, step_graphs
 from offline_train.text import TextVectors
 
-OPSET = 18
-INPUTS = (
-    "video_id",
-    "video_title",
-    "video_comment",
-    "video_length",
-    "comment_id",
-    "comment_title",
-    "comment_text",
-    "comment_length",
-    "query",
-)
-OUTPUTS = ("video_preference", "comment_preference")
 SAMPLE_USERS = 8
 _SAMPLE_ITEMS = 20
 
@@ -79,7 +65,7 @@ def export(
         history=msgspec.structs.asdict(corpus.config),
         arrays=arrays(finetuned, corpus) | _neighbours(corpus, split),
         ids={"video_ids": log.video_ids, "comment_ids": log.comment_ids},
-        encoder=encoder_onnx(finetuned.model.encoder, finetuned.model.config.dim),
+        encoder=encoder_onnx(finetuned.model.encoder, finetuned.model.config),
         steps=steps_onnx(finetuned.model.encoder, finetuned.model.config),
         version=version,
         created_ms=created_ms,
@@ -127,35 +113,9 @@ def with_metrics(
     )
 
 
-def encoder_onnx(encoder: SREncoder, dim: int) -> bytes:
+def encoder_onnx(encoder: SREncoder, config: SRConfig) -> bytes:
     """The encoder's graph, as bytes: any number of users, any padded lengths from 1 up to the window."""
-    users, videos, comments = 2, 3, 4
-    example = (
-        *(torch.zeros(users, videos, dim) for _ in range(3)),
-        torch.tensor([videos, 0]),
-        *(torch.zeros(users, comments, dim) for _ in range(3)),
-        torch.tensor([0, comments]),
-        torch.zeros(users, dim),
-    )
-    b, v, c = (torch.export.Dim.DYNAMIC for _ in range(3))
-    video, comment = {0: b, 1: v}, {0: b, 1: c}
-    shapes = (video, video, video, {0: b}, comment, comment, comment, {0: b}, {0: b})
-    was_training = encoder.training
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision, which we don't use, is missing
-    program = torch.onnx.export(
-        encoder.eval(),
-        example,
-        input_names=INPUTS,
-        output_names=OUTPUTS,
-        dynamic_shapes=shapes,
-        opset_version=OPSET,
-        dynamo=True,
-        verbose=False,
-    )
-    encoder.train(was_training)
-    assert program is not None
-    graph: bytes = program.model_proto.SerializeToString()
-    return graph
+    return encoder_graph(_weights(encoder), heads=config.heads, temperature=config.temperature)
 
 
 def train_student(
@@ -179,8 +139,11 @@ def train_student(
 
 def steps_onnx(encoder: SREncoder, config: SRConfig) -> dict[str, bytes]:
     """The graphs of incremental encoding, by name (`offline_train.step_graphs`)."""
-    weights = {name: _numpy(value) for name, value in encoder.state_dict().items()}
-    return step_graphs(weights, heads=config.heads, temperature=config.temperature)
+    return step_graphs(_weights(encoder), heads=config.heads, temperature=config.temperature)
+
+
+def _weights(encoder: SREncoder) -> dict[str, np.ndarray]:
+    return {name: _numpy(value) for name, value in encoder.state_dict().items()}
 
 
 @torch.inference_mode()

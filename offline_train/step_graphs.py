@@ -1,5 +1,7 @@
-"""The SR encoder as the ONNX graphs of incremental serving (`model_runtime.sessions`), built from its weights.
+"""The SR encoder as ONNX graphs, built from its weights: the whole encoding, and those of incremental serving
+(`model_runtime.sessions`).
 
+    encoder       both histories -> preferences
     fill          both histories -> preferences, and everything that later steps need
     video_step    one more video, comment_step: one more comment record -> preferences, and what changed
     query         the user is on another video -> comment preference
@@ -21,8 +23,8 @@ Shapes: B users, V and C positions (at least 1, padded), d width, h heads, N row
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,18 +45,35 @@ def step_graphs(weights: Mapping[str, NDArray[Any]], *, heads: int, temperature:
     return graphs
 
 
-def _fill(g: Graph) -> None:
+def encoder_graph(weights: Mapping[str, NDArray[Any]], *, heads: int, temperature: float) -> bytes:
+    """The whole encoding as a graph of its own, from the same weights; which rows are there it finds by itself."""
+    g = Graph({name: np.asarray(value, dtype=np.float64) for name, value in weights.items()}, heads, temperature)
+    _whole(g, _rows_there)
+    return g.finish("encoder")
+
+
+def _rows_there(g: Graph, name: str, like: str, length: str) -> tuple[str, str]:
+    """`rows` and `places` of histories [B, L, d]. Row 0 stands first in any case, so that there is one."""
+    width = g.op("Squeeze", g.op("Shape", like, start=1, end=2))
+    at = g.op("Range", g.constant("zero", np.array(0)), width, g.constant("one", np.array(1)))
+    flags = g.reshape(g.op("Cast", g.op("Less", at, g.op("Unsqueeze", length, g.ints(1))), to=7), -1)
+    found = g.reshape(g.op("NonZero", flags), -1)
+    return g.op("Concat", g.ints(0), found, axis=0), g.op("CumSum", flags, g.constant("zero", np.array(0)))
+
+
+def _rows_given(g: Graph, name: str, like: str, length: str) -> tuple[str, str]:
+    size = name[0].upper()
+    return g.input(f"{name}_rows", "N" + size, integer=True), g.input(f"{name}_places", "B" + size, integer=True)
+
+
+def _whole(g: Graph, rows_of: Callable[[Graph, str, str, str], tuple[str, str]]) -> _Whole:
+    """Both preferences from both histories."""
     d, side = g.dim, {}
     query = g.input("query", "B", d)
-    lengths = {name: g.input(f"{name}_length", "B", integer=True) for name in ("video", "comment")}
     for name, text in (("video", "comment"), ("comment", "text")):
-        size = name[0].upper()
-        inputs = [g.input(f"{name}_{part}", "B", size, d) for part in ("id", "title", text)]
-        rows, places = (
-            g.input(f"{name}_rows", "N" + size, integer=True),
-            g.input(f"{name}_places", "B" + size, integer=True),
-        )
-        side[name] = History(g, name, inputs, lengths[name], rows, places)
+        inputs = [g.input(f"{name}_{part}", "B", name[0].upper(), d) for part in ("id", "title", text)]
+        length = g.input(f"{name}_length", "B", integer=True)
+        side[name] = History(g, name, inputs, length, *rows_of(g, name, inputs[0], length))
     video, comment = side["video"], side["comment"]
     video.look_across(comment)
     comment.look_across(video)
@@ -65,6 +84,23 @@ def _fill(g: Graph) -> None:
     parts = [(comment.padded(comment.states), comment.padded(comment.crosses), comment.mask)]
     g.output("video_preference", g.video_preference(pooled, video.has, video_recent), "B", d)
     g.output("comment_preference", g.comment_preference(query, parts, comment.has, comment_recent), "B", d)
+    return _Whole(video, comment, pooled, pooled_log, video_recent, comment_recent)
+
+
+class _Whole(NamedTuple):
+    """What was computed on the way."""
+
+    video: History
+    comment: History
+    pooled: str
+    pooled_log: str
+    video_recent: str
+    comment_recent: str
+
+
+def _fill(g: Graph) -> None:
+    d = g.dim
+    video, comment, pooled, pooled_log, video_recent, comment_recent = _whole(g, _rows_given)
     for history in (video, comment):
         for layer, x in enumerate(history.layer_inputs):
             g.output(f"{history.name}_{layer}", history.padded(x), "B", "L", d)

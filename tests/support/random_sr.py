@@ -70,6 +70,6 @@ def write_random_sr(
             "video_ids": [f"v{i}" for i in range(videos)],
             "comment_ids": [f"c{i}" for i in range(comments)],
         },
-        encoder=encoder_onnx(encoder, dim),
+        encoder=encoder_onnx(encoder, config),
         steps=steps_onnx(encoder, config),
     )
