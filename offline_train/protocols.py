@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -239,11 +240,15 @@ class Protocols:
         who, events = self.events_before(queries)
         past = self.log.comment[events]
         keep = (past >= 0) & mine[who] & (past != comment[who])
-        texts = self.log.comment_texts
-        for i, earlier in zip(who[keep], past[keep], strict=True):
-            if not found[i]:
-                found[i] = _plain(texts[earlier]) == _plain(texts[comment[i]])
+        who, past = who[keep], past[keep]
+        found[who[self._reads[past] == self._reads[comment[who]]]] = True
         return found
+
+    @cached_property
+    def _reads(self) -> Ints:
+        """[comments], a number for what each comment reads like: the same for the same words."""
+        numbers: dict[str, int] = {}
+        return np.array([numbers.setdefault(_plain(text), len(numbers)) for text in self.log.comment_texts], np.int64)
 
 
 _COLUMNS = (

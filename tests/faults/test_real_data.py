@@ -57,7 +57,7 @@ pytestmark = [
 ]
 
 #: One short epoch: whether streamed scores equal the trainer's does not depend on how good the model is.
-FIT_FLAGS = "--epochs 1 --epoch-samples 5000 --no-test"
+FIT_FLAGS = "--epochs 1 --epoch-samples 5000 --no-test --no-live"
 #: Lines a second of each event file while workers are killed: slow enough that each kill comes in mid-publish.
 RATE = 500
 #: For one step of a test, on a machine that has much else to do.
