@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help setup demo demo-bundle test test-all chaos check bench results clean
+.PHONY: help setup demo demo-life demo-bundle test test-all chaos check bench results clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -45,6 +45,9 @@ setup: $(VENV)/.all ## build .venv with every extra, and fetch Kafka and Redis
 
 demo: $(VENV)/.serving ## the whole path live: stack, worker, simulated traffic (DEMO_SECONDS=n ends it)
 	@$(BIN)/lsvcr demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
+
+demo-life: $(VENV)/.all ## archive, refreshes, swaps, a bad model and a rollback under live traffic; draws docs/life.png
+	@$(BIN)/lsvcr demo --life --picture docs/life.png
 
 demo-bundle: $(VENV)/.all ## train the small bundle that ships with the project again
 	@$(BIN)/python -m infra.demo.make_bundle

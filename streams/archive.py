@@ -27,6 +27,7 @@ from model_runtime.stores import FolderStore, Store
 from streams import topics
 from streams.archive_files import TOPICS, ArchiveError, Part, Row, Source, Survey, decode_rows, encode_rows, survey
 from streams.events import EventError, decode
+from streams.whole_topic import first_and_end
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +156,7 @@ class Archiver:
             if about.error is not None:
                 raise ArchiveError(f"no topic {topic} on {self._bootstrap}; run `lsvcr topics create`")
             for partition in about.partitions:
-                low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), _TIMEOUT_S)
+                low, high = first_and_end(consumer, topic, partition)
                 source = (topic, partition)
                 at = found.next_offset.get(source, low)
                 if at > high:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from streams import state_record
 from streams.history import UserState
 from streams.topics import STATE_CHANGELOG
 
 _TIMEOUT_S = 15.0
+#: what a broker answers about a partition whose leader is being chosen: a topic that was just made, a broker that left
+_NO_LEADER_YET = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
 
 
 class TopicReadError(RuntimeError):
@@ -33,7 +36,7 @@ def read_whole(bootstrap_servers: str, topic: str) -> Iterator[Any]:
             raise TopicReadError(f"no topic {topic} on {bootstrap_servers}; run `lsvcr topics create`")
         left: dict[int, int] = {}
         for partition in found.partitions:
-            low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), _TIMEOUT_S)
+            low, high = first_and_end(consumer, topic, partition)
             if high > low:
                 left[partition] = high
         consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in left])
@@ -51,6 +54,23 @@ def read_whole(bootstrap_servers: str, topic: str) -> Iterator[Any]:
         raise TopicReadError(why) from None
     finally:
         consumer.close()
+
+
+def first_and_end(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
+    """A partition's first offset and the one after its last. Where it has no leader yet, that is waited for.
+
+    Raises:
+        KafkaException: the broker is away, or there is no such partition, or no leader within 15 s.
+    """
+    until = time.monotonic() + _TIMEOUT_S
+    while True:
+        try:
+            first, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), _TIMEOUT_S)
+            return first, end
+        except KafkaException as error:
+            if error.args[0].code() not in _NO_LEADER_YET or time.monotonic() > until:
+                raise
+        time.sleep(0.1)
 
 
 def read_states(bootstrap_servers: str) -> dict[str, UserState]:

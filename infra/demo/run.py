@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -20,20 +14,15 @@ from rich.console import Console
 from rich.live import Live
 
 from infra.demo.platform import BUNDLE, PLATFORM
+from infra.demo.processes import DemoError, DemoWorker, publish_live
 from infra.demo.scene import Scene
 from infra.demo.view import draw
 from infra.local.stack import LocalStack
 from offline_train.sources.simulator import Simulator
-from streams.events import CommentInteraction, VideoView
 from streams.feed import FeedClient
 from streams.publisher import Publisher
 
-READY_S = 60.0
 SETTLE_S = 15.0
-
-
-class DemoError(RuntimeError):
-    """The demo can't go on; the message says why."""
 
 
 def run(data_dir: Path, *, seconds: float | None, rate: float, console: Console) -> dict[str, Any]:
@@ -57,7 +46,7 @@ def run(data_dir: Path, *, seconds: float | None, rate: float, console: Console)
                     scene.know(record)
                     publisher.publish(record)
         console.print("starting a worker ...")
-        worker = _Worker(data_dir, info.bootstrap_servers, info.redis_url)
+        worker = DemoWorker(data_dir, info.bootstrap_servers, info.redis_url, ("--bundle", str(BUNDLE)))
         cleaning.callback(worker.stop)
         worker.wait_ready()
         place = (
@@ -65,7 +54,7 @@ def run(data_dir: Path, *, seconds: float | None, rate: float, console: Console)
         )
         stopped = threading.Event()
         traffic = threading.Thread(
-            target=_publish, args=(simulator, info.bootstrap_servers, rate, scene, stopped), daemon=True
+            target=publish_live, args=(simulator, info.bootstrap_servers, rate, scene, stopped), daemon=True
         )
         asyncio.run(_watch(scene, info.redis_url, info.bootstrap_servers, traffic, stopped, seconds, place, console))
         traffic.join(SETTLE_S)
@@ -74,21 +63,6 @@ def run(data_dir: Path, *, seconds: float | None, rate: float, console: Console)
         if worker.died():
             raise DemoError(f"the worker died; the end of its log:\n{worker.tail()}")
         return {**scene.summary(), "rejected": int(rejected), "users_with_lists_in_redis": in_redis}
-
-
-def _publish(simulator: Simulator, bootstrap: str, rate: float, scene: Scene, stopped: threading.Event) -> None:
-    """Live traffic at `rate` records a second, until `stopped`."""
-    with Publisher(bootstrap, source="lsvcr/demo", linger_ms=1) as publisher:
-        began = time.monotonic()
-        scene.began = began
-        for number, (_, record) in enumerate(simulator.live(now_ms=int(time.time() * 1000), rate=rate)):
-            if stopped.wait(max(0.0, began + number / rate - time.monotonic())):
-                return
-            if isinstance(record, VideoView | CommentInteraction):
-                scene.sent(record)
-            else:
-                scene.know(record)
-            publisher.publish(record)
 
 
 async def _watch(
@@ -140,53 +114,3 @@ async def _in_redis(scene: Scene, redis_url: str, bootstrap: str) -> int:
             latest = await feed.latest_videos(user)
             found += latest is not None and latest.trigger == last.trigger
     return found
-
-
-class _Worker:
-    """A worker process of the demo."""
-
-    def __init__(self, data_dir: Path, bootstrap: str, redis_url: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-        self.log = data_dir / "worker.log"
-        arguments = [
-            sys.executable, "-m", "infra.cli", "worker", "--bundle", str(BUNDLE),
-            "--bootstrap-servers", bootstrap, "--redis-url", redis_url,
-            "--data-dir", str(data_dir), "--http-port", str(self.port),
-        ]  # fmt: skip
-        with self.log.open("wb") as out:
-            # In a session of its own, so that Ctrl-C in the terminal stops the demo, and the demo stops the worker.
-            self._process = subprocess.Popen(arguments, stdout=out, stderr=out, start_new_session=True, env=os.environ)
-
-    def wait_ready(self) -> None:
-        until = time.monotonic() + READY_S
-        while not json.loads(self._get("/readyz") or "{}").get("ready"):
-            if self.died() or time.monotonic() > until:
-                raise DemoError(f"the worker did not become ready; the end of its log:\n{self.tail()}")
-            time.sleep(0.1)
-
-    def died(self) -> bool:
-        return self._process.poll() is not None
-
-    def metric(self, name: str) -> float:
-        lines = self._get("/metrics").splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
-
-    def stop(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def tail(self) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-25:])
-
-    def _get(self, path: str) -> str:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=2) as answer:
-                return str(answer.read().decode())
-        except OSError:
-            return ""

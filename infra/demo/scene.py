@@ -28,7 +28,8 @@ class Scene:
         self.videos: dict[str, VideoRecommendations] = {}
         self.comments: dict[str, CommentRecommendations] = {}
         self.before: dict[str, tuple[str, ...]] = {}  # user -> ids of the list before the present one
-        self.latencies: list[float] = []  # seconds from handing an event to the client to reading its list
+        #: of each event that got a list: when it was handed to the client (monotonic), seconds until its list was read
+        self.answers: list[tuple[float, float]] = []
         self._sent_at: dict[str, float] = {}
         self._lock = threading.Lock()
 
@@ -60,7 +61,7 @@ class Scene:
             self.videos[record.user_id] = record
             sent_at = self._sent_at.pop(record.trigger.event_id, None)
             if sent_at is not None:
-                self.latencies.append(time.monotonic() - sent_at)
+                self.answers.append((sent_at, time.monotonic() - sent_at))
 
     def star(self) -> str | None:
         """The user to show: the one with most events among those who have a list."""
@@ -78,7 +79,7 @@ class Scene:
     def latency_ms(self, *percentiles: float) -> list[float | None]:
         """Percentiles of the time from event to list, in ms; None while there are none."""
         with self._lock:
-            ordered = sorted(self.latencies)
+            ordered = sorted(took for _, took in self.answers)
         if not ordered:
             return [None] * len(percentiles)
         return [round(1000 * ordered[min(len(ordered) - 1, int(len(ordered) * p / 100))], 1) for p in percentiles]
@@ -94,6 +95,6 @@ class Scene:
                 "users_with_events": len(self.events_of),
                 "users_with_video_recommendations": sum(bool(r.items) for r in self.videos.values()),
                 "users_with_comment_recommendations": sum(bool(r.items) for r in self.comments.values()),
-                "latency_ms": {"p50": p50, "p95": p95, "p99": p99, "samples": len(self.latencies)},
+                "latency_ms": {"p50": p50, "p95": p95, "p99": p99, "samples": len(self.answers)},
                 "model_version": next((r.model_version for r in self.videos.values()), None),
             }

@@ -136,7 +136,7 @@ def test_a_model_is_trained_released_and_gone_back_from_under_traffic(
         assert second["outcome"] == "published", second
         until(lambda: serves(worker) == {"stable": second["version"]}, 30, "serving the new model")
 
-        rejected = refresh("--set", "gate.margin=0.02", command="support.spoilt")
+        rejected = refresh("--set", "gate.margin=0.02", command="infra.demo.spoilt")
         assert (rejected["outcome"], rejected["version"]) == ("rejected", None), rejected
         assert "is worse than the serving model's" in rejected["why"]
         assert registry.versions() == sorted([first["version"], second["version"]])

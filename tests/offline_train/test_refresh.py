@@ -17,8 +17,8 @@ pytest.importorskip("torch")
 
 import numpy as np
 import tastes
-from support.spoilt import spoilt_training
 
+from infra.demo.spoilt import spoilt_training
 from model_runtime.registry import Registry
 from model_runtime.scorer import Scorer
 from offline_train.refresh import Refreshed, refresh

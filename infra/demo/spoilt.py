@@ -1,4 +1,7 @@
-"""A refresh whose training went wrong: `python -m support.spoilt train refresh ...` is `lsvcr train refresh ...` so."""
+"""A refresh whose training went wrong.
+
+`python -m infra.demo.spoilt train refresh ...` is `lsvcr train refresh ...` with that.
+"""
 
 from __future__ import annotations
 
