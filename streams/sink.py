@@ -72,6 +72,7 @@ class RedisSink:
         self._live.clear()
         self._confirmed.clear()
         self._behind = {(topic, partition) for topic in topics.RECOMMENDATION_TOPICS for partition in partitions}
+        self._tell()
         self._wake.set()
 
     def offer(self, records: Sequence[Record], positions: dict[Partition, int]) -> None:
@@ -137,7 +138,11 @@ class RedisSink:
         self._live.clear()
         self._queue.clear()
         self._queued = 0
+        self._tell()
         self._wake.set()
+
+    def _tell(self) -> None:
+        self._telemetry.redis_behind.set(len(self._behind))
 
     # --- making Redis whole -------------------------------------------------------------------------------------------
 
@@ -168,6 +173,7 @@ class RedisSink:
                     # No await since the comparison: the next offer for this partition is already a live one.
                     self._behind.discard(partition)
                     self._live.add(partition)
+                    self._tell()
             if not self._behind.intersection(behind):
                 return
             batches = await reader.getmany(timeout_ms=200, max_records=_READ)
@@ -180,6 +186,8 @@ class RedisSink:
                 # position() also moves past what compaction removed, which a record's offset would not
                 at[partition] = max(at[partition], await reader.position(place))
             await self._write(list(newest.values()), {p: at[p] for p in behind if p in self._behind})
+            # What is live goes on meanwhile: under load its queue would be full before the others have caught up.
+            await self._write_queued()
 
     async def _kafka_reader(self) -> AIOKafkaConsumer:
         if self._reader is None:

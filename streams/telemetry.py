@@ -52,6 +52,9 @@ class Telemetry:
         )
         self.redis_writes = Counter("lsvcr_redis_lists", "Lists written to Redis", ["outcome"], **made)
         self.redis_up = Gauge("lsvcr_redis_up", "1 while Redis takes writes", **made)
+        self.redis_behind = Gauge(
+            "lsvcr_redis_behind_partitions", "Output partitions with lists that Redis may not have yet", **made
+        )
         self.catalog = Gauge(
             "lsvcr_catalog_entries", "Entries of the live catalog that can be recommended", ["kind"], **made
         )

@@ -168,7 +168,7 @@ def test_a_model_is_trained_released_and_gone_back_from_under_traffic(
             60,
             "lists of the first model",
         )
-        until(lambda: worker.metric("lsvcr_redis_up") == 1, 10, "Redis")
+        until(lambda: worker.metric("lsvcr_redis_behind_partitions") == 0, 10, "Redis")
         assert worker.stop() == 0
     everything = log + traffic.published
     _check_states(bootstrap, everything, *(history_of(registry.open(model["version"])) for model in (first, second)))

@@ -54,7 +54,7 @@ def test_three_kills_and_a_second_worker_lose_nothing(
         # Until it has the other one's partitions, it is caught up with half of the events.
         first.wait(lambda: len(first.health().get("partitions", ())) == DEFAULT_PARTITIONS, 60, "alone again")
         first.wait_caught_up()
-        first.wait(lambda: first.metric("lsvcr_redis_up") == 1, 30, "writing to Redis")
+        first.wait(lambda: first.metric("lsvcr_redis_behind_partitions") == 0, 60, "Redis has everything")
         assert first.stop() == 0
     check_states(bootstrap, log)
     check_triggers(bootstrap, log)
@@ -78,7 +78,7 @@ def test_redis_is_made_whole_after_an_outage(own_stack: LocalStack, tmp_path: Pa
         own_stack.start_redis()
         publish(bootstrap, log[4_000:])
         worker.wait_caught_up()
-        worker.wait(lambda: worker.metric("lsvcr_redis_up") == 1, 30, "writing to Redis")
+        worker.wait(lambda: worker.metric("lsvcr_redis_behind_partitions") == 0, 30, "Redis has everything")
         assert worker.stop() == 0
     check_states(bootstrap, log)
     check_redis(bootstrap, redis_url)

@@ -61,7 +61,7 @@ def test_a_release_takes_over_and_recent_users_get_new_lists(
     differ = json.loads(lsvcr("models", "diff", "a1", "stable", *options))  # on the users whom the worker knows
     assert differ["videos"]["users"] == 40
     assert 0 < differ["videos"]["overlap"] < 1
-    until(lambda: worker.metric("lsvcr_redis_up") == 1, 10, "Redis")
+    until(lambda: worker.metric("lsvcr_redis_behind_partitions") == 0, 10, "Redis")
     check_states(fresh_topics, log, CONFIG)
     check_triggers(fresh_topics, log)
     releases.check_last_lists(fresh_topics, registry)
