@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 MAX_QUEUED = 20_000
 RETRY_S = 0.5
 _READ = 1000
+_CLOSE_TRIES = 5
 
 
 class RedisSink:
@@ -50,6 +51,7 @@ class RedisSink:
         self._emptied = asyncio.Event()
         self._emptied.set()
         self._task: asyncio.Task[None] | None = None
+        self._closing = False
         self._reader: AIOKafkaConsumer | None = None
 
     def start(self) -> None:
@@ -60,12 +62,16 @@ class RedisSink:
         """Write what is queued if Redis takes it within a moment, then stop."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._emptied.wait(), 2.0)
-        if self._task is not None:
+        self._closing = True
+        tries = 0
+        while self._task is not None and not self._task.done() and tries < _CLOSE_TRIES:
+            # More than once: a client that is just connecting, or timing out, may swallow it.
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait({self._task}, timeout=1.0)
+            tries += 1
         if self._reader is not None:
-            await self._reader.stop()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._reader.stop(), _CLOSE_TRIES)
 
     def assign(self, partitions: Sequence[int]) -> None:
         """These partitions are ours: make Redis whole for them, then keep it so."""
@@ -97,7 +103,7 @@ class RedisSink:
         return not self._behind and not self._queue
 
     async def _run(self) -> None:
-        while True:
+        while not self._closing:
             try:
                 if self._behind:
                     await self._catch_up()

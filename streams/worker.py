@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +108,11 @@ class WorkerParts:
         self._watch: asyncio.Task[None] | None = None
 
     async def start(self, app: WorkerApp) -> None:
-        """Start reading the catalog, scoring, writing to Redis, and answering probes."""
+        """Start reading the catalog, scoring, writing to Redis, and answering probes.
+
+        SIGUSR2 writes what every task waits for to standard error, for whoever wonders what the worker is doing.
+        """
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, _tell_tasks)
         self.rescorer.start()
         if self.sink is not None:
             self.sink.start()
@@ -302,6 +308,11 @@ def run_app(
         if settings.leave_on_stop and failure is None:
             slot.leave_group(settings.bootstrap_servers)
         return 1 if failure is not None else code
+
+
+def _tell_tasks() -> None:
+    for task in asyncio.all_tasks():
+        task.print_stack(file=sys.stderr)
 
 
 def _lag(app: WorkerApp, rescorer: Rescorer) -> int | None:

@@ -14,6 +14,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from confluent_kafka import Consumer, TopicPartition
+
+from streams.topics import APP_ID, EVENT_TOPICS
+
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -32,6 +36,7 @@ class WorkerProcess:
         flags: tuple[str, ...] = (),
     ) -> None:
         self.port = free_port()
+        self._bootstrap = bootstrap
         self.log = data_dir / f"worker-{worker_id}.log"
         self._arguments = [
             sys.executable, *command,
@@ -62,7 +67,12 @@ class WorkerProcess:
     def stop(self, timeout: float = 30) -> int:
         """SIGTERM, and the exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout)
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGUSR2)
+            time.sleep(2)
+            raise AssertionError(f"the worker did not stop within {timeout} s:\n{self.tail(200)}") from None
 
     def get(self, path: str) -> tuple[int, bytes]:
         """Status and body of an endpoint; 0 if it does not answer."""
@@ -90,13 +100,28 @@ class WorkerProcess:
         return self
 
     def wait_caught_up(self, timeout: float = 120) -> WorkerProcess:
-        """Until everything published so far is confirmed."""
+        """Until everything published so far to this worker's partitions is confirmed and committed.
 
-        def caught_up() -> bool:
-            health = self.health()
-            return bool(health.get("partitions")) and health["lag"] == 0
+        The worker's own lag is no older than its last fetch; what was published is asked of the broker.
+        """
+        group = {"bootstrap.servers": self._bootstrap, "group.id": APP_ID, "enable.auto.commit": False}
+        consumer = Consumer(group)  # it asks, and joins nothing
+        try:
+            found = consumer.list_topics(timeout=10).topics
+            places = [TopicPartition(topic, p) for topic in EVENT_TOPICS for p in found[topic].partitions]
+            ends = {(place.topic, place.partition): consumer.get_watermark_offsets(place, 10)[1] for place in places}
 
-        self.wait(caught_up, timeout, "caught up")
+            def caught_up() -> bool:
+                health = self.health()
+                ours = health.get("partitions")
+                if not ours or health["lag"] != 0:
+                    return False
+                committed = consumer.committed([place for place in places if place.partition in ours], 10)
+                return all(max(0, at.offset) >= ends[at.topic, at.partition] for at in committed)
+
+            self.wait(caught_up, timeout, "caught up")
+        finally:
+            consumer.close()
         return self
 
     def wait(self, condition: Any, timeout: float, what: str) -> None:
@@ -108,8 +133,8 @@ class WorkerProcess:
             )
             time.sleep(0.1)
 
-    def tail(self) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
+    def tail(self, lines: int = 40) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     def __enter__(self) -> WorkerProcess:
         return self.start()
