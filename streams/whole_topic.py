@@ -14,7 +14,11 @@ from streams.topics import STATE_CHANGELOG
 
 _TIMEOUT_S = 15.0
 #: what a broker answers about a partition whose leader is being chosen: a topic that was just made, a broker that left
-_NO_LEADER_YET = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
+_NO_LEADER_YET = {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError._UNKNOWN_PARTITION,  # what the broker has told the client so far does not name it
+}
 
 
 class TopicReadError(RuntimeError):

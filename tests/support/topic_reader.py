@@ -11,6 +11,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from streams import events, history, state_record
 from streams.history import HistoryConfig, UserState
 from streams.topics import EVENT_TOPICS, STATE_CHANGELOG
+from streams.whole_topic import first_and_end
 
 
 def read_topic(bootstrap: str, topic: str) -> Iterator[Any]:
@@ -22,7 +23,7 @@ def read_topic(bootstrap: str, topic: str) -> Iterator[Any]:
         places = [TopicPartition(topic, p) for p in consumer.list_topics(topic, 10).topics[topic].partitions]
         left = {}
         for place in places:
-            low, high = consumer.get_watermark_offsets(place, 10)
+            low, high = first_and_end(consumer, topic, place.partition)
             if high > low:
                 left[place.partition] = high
         consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in left])

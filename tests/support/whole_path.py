@@ -27,6 +27,7 @@ from streams.events import CommentInteraction, Event, VideoView
 from streams.history import HistoryConfig, engages, event_digest
 from streams.recommendations import CommentRecommendations, Kind, Recommendations
 from streams.topics import APP_ID, CATALOG_TOPICS, COMMENTS, EVENT_TOPICS
+from streams.whole_topic import first_and_end
 
 if TYPE_CHECKING:
     from offline_train.reference import ReferenceRanking
@@ -130,7 +131,9 @@ def wait_until_committed(bootstrap: str, *workers: WorkerProcess, timeout: float
     try:
         found = consumer.list_topics(timeout=10).topics
         places = [TopicPartition(topic, p) for topic in EVENT_TOPICS for p in found[topic].partitions]
-        ends = {(place.topic, place.partition): consumer.get_watermark_offsets(place, 10)[1] for place in places}
+        ends = {
+            (place.topic, place.partition): first_and_end(consumer, place.topic, place.partition)[1] for place in places
+        }
         until = time.monotonic() + timeout
         while True:
             committed = {(place.topic, place.partition): place.offset for place in consumer.committed(places, 10)}

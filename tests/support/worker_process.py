@@ -17,6 +17,7 @@ from typing import Any
 from confluent_kafka import Consumer, TopicPartition
 
 from streams.topics import APP_ID, EVENT_TOPICS
+from streams.whole_topic import first_and_end
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -109,7 +110,10 @@ class WorkerProcess:
         try:
             found = consumer.list_topics(timeout=10).topics
             places = [TopicPartition(topic, p) for topic in EVENT_TOPICS for p in found[topic].partitions]
-            ends = {(place.topic, place.partition): consumer.get_watermark_offsets(place, 10)[1] for place in places}
+            ends = {
+                (place.topic, place.partition): first_and_end(consumer, place.topic, place.partition)[1]
+                for place in places
+            }
 
             def caught_up() -> bool:
                 health = self.health()
