@@ -16,10 +16,14 @@ from onnx import TensorProto, checker, helper, numpy_helper
 
 OPSET = 20
 _IR_VERSION = 10
+#: ONNX Runtime's own operators: several of the standard's in one, where starting each is what costs
+_FUSED = "com.microsoft"
 _EPSILON = 1e-8
 #: the logarithm of an empty softmax's denominator, and what masks: finite, so that nothing becomes NaN
 _MASKED = -1e9
 _END = 2**31
+#: against a division by zero: the mean square of a vector of length 1e-12
+_TINY = 1e-26
 
 Array = NDArray[np.float64]
 
@@ -46,8 +50,9 @@ class Graph:
             for names in (node.input, node.output):
                 names[:] = [self.renamed.get(value, value) for value in names]
         initializers = [numpy_helper.from_array(value, key) for key, value in self.constants.items()]
+        imports = [helper.make_opsetid("", OPSET), helper.make_opsetid(_FUSED, 1)]
         graph = helper.make_graph(self.nodes, name, self.inputs, self.outputs, initializers)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION)
+        model = helper.make_model(graph, opset_imports=imports, ir_version=_IR_VERSION)
         checker.check_model(model)
         return bytes(model.SerializeToString())
 
@@ -173,12 +178,11 @@ class Graph:
     def per_head(self, x: str) -> str:
         return self.reshape(x, -1, self.heads, self.dim)
 
-    def unit(self, x: str) -> str:
-        """At length 1 / temperature."""
-        length = self.op("ReduceL2", x, self.ints(-1), keepdims=1)
-        return self.op(
-            "Mul", self.op("Div", x, self.op("Max", length, self.number(1e-12))), self.number(1 / self.temperature)
-        )
+    def unit_of_sum(self, x: str, y: str) -> str:
+        """x + y, both [N, d], at length 1 / temperature; zeros stay zeros."""
+        # x / sqrt(mean x^2) has length sqrt(d)
+        scale = self.constant("unit.scale", np.full(self.dim, self.dim**-0.5 / self.temperature))
+        return self.op("SkipSimplifiedLayerNormalization", x, y, scale, domain=_FUSED, epsilon=_TINY)
 
     def mask_input(self, side: str) -> str:
         return self.input(f"{side}_mask", "B", 1, side[0].upper())
@@ -222,19 +226,13 @@ class Graph:
         return self.norm(self.op("Add", content, position), f"{side}_history.norm")
 
     def append(self, x: str, memory: str, mask: str, layer: str) -> str:
-        """One more row x [B, d] of a causal layer, after memory [B, L, d]."""
+        """One more row x [B, d] of a causal layer, after memory [B, L, d]; mask [B, 1, L + 1] also of the new row."""
         attention = f"{layer}.attention"
         matrix, offset, _, _ = self.through_keys(attention)
         query = self.per_head(self.linear(x, f"{attention}.absorbed", matrix, offset))
-        here = self.op("Unsqueeze", x, self.ints(1))  # [B, 1, d]
-        scores = self.op("Add", self.dot(query, memory), mask)
-        weights = self.op("Softmax", self.op("Concat", scores, self.dot(query, here), axis=-1), axis=-1)
-        self.count += 1
-        before, own = f"before_{self.count}", f"own_{self.count}"
-        last = self.ints(-1)
-        self.nodes.append(helper.make_node("Slice", [weights, self.ints(0), last, last], [before]))
-        self.nodes.append(helper.make_node("Slice", [weights, last, self.ints(_END), last], [own]))
-        mean = self.op("Add", self.op("MatMul", before, memory), self.op("Mul", own, here))  # [B, h, d]
+        visible = self.op("Concat", memory, self.op("Unsqueeze", x, self.ints(1)), axis=1)
+        weights = self.op("Softmax", self.op("Add", self.dot(query, visible), mask), axis=-1)
+        mean = self.op("MatMul", weights, visible)  # [B, h, d]
         values, bias = self.values(attention)
         out, out_bias = self.w[f"{attention}.out.weight"].T, self.w[f"{attention}.out.bias"]
         attended = self.linear(
@@ -268,20 +266,24 @@ class Graph:
             self.feed_forward(state, self.named_linear(mean, f"{attention}.out"), layer),
         )
 
+    def one_more(self, score: str, log: str) -> tuple[str, str]:
+        """A softmax's log denominator with one more score, and the share that stays with those that were there."""
+        behind = self.op("Sub", log, score)
+        # Not log + softplus(score - log): the log of nothing is so low that the score would be lost in it.
+        return self.op("Add", score, self.op("Softplus", behind)), self.op("Sigmoid", behind)
+
     def one_more_key(self, key: str, same: str, value: str, states: str, mean: str, log: str) -> tuple[str, str]:
         """Cross rows' mean [B, L, d] and log denominator [B, h, L] after one more key with `value` [B, d].
 
         The key is given as `key` [B, h d] and `same` [B, h], in the space of the rows' states [B, L, d].
         """
         score = self.op("Add", self.dot(self.per_head(key), states), self.op("Unsqueeze", same, self.ints(2)))
-        difference = self.op("Sub", score, log)
-        rest = self.op("Softplus", self.op("Neg", self.op("Abs", difference)))
-        new_log = self.op("Add", self.op("Max", score, log), rest)
-        weight = self.op("Transpose", self.op("Sigmoid", difference), perm=[0, 2, 1])  # [B, L, h]
+        new_log, share = self.one_more(score, log)
+        weight = self.op("Transpose", share, perm=[0, 2, 1])  # [B, L, h]
         weight = self.op("Unsqueeze", weight, self.ints(3))
         by_head = self.op("Reshape", mean, self.ints(0, 0, self.heads, self.head_dim))
-        move = self.op("Sub", self.reshape(value, -1, 1, self.heads, self.head_dim), by_head)
-        moved = self.op("Add", by_head, self.op("Mul", weight, move))
+        value = self.reshape(value, -1, 1, self.heads, self.head_dim)
+        moved = self.op("Add", value, self.op("Mul", weight, self.op("Sub", by_head, value)))
         return self.op("Reshape", moved, self.ints(0, 0, self.dim)), new_log
 
     def cross_rows(self, states: str, mean: str, rows: str, places: str, layer: str) -> tuple[str, str, str]:
@@ -310,7 +312,7 @@ class Graph:
         if has is not None:
             fused = self.op("Mul", fused, has)
         profile = self.op("Mul", recent, self.parameter("video_profile"))
-        return self.unit(self.op("Sum", self.parameter("video_prior"), fused, profile))
+        return self.unit_of_sum(self.op("Add", self.parameter("video_prior"), fused), profile)
 
     def pool(self, states: str, crosses: str, logits: str, mask: str) -> tuple[str, str]:
         """logits [B, 1, L] unmasked, states and crosses [B, L, d]: pooled [B, 2 d], log denominator [B, 1]."""
@@ -368,4 +370,4 @@ class Graph:
         attended = self.op("Add", attended, self.constant(f"{attention}.out_bias", out_bias))
         preference = self.norm(self.op("Add", query, attended), "comment_norm")
         profile = self.op("Mul", recent, self.parameter("comment_profile"))
-        return self.unit(self.op("Add", preference, profile))
+        return self.unit_of_sum(preference, profile)
