@@ -15,22 +15,25 @@ class Pools:
     """Slots for as many users as fit into a budget. Memory is taken from the system when a slot is first used."""
 
     def __init__(self, window: int, dim: int, layers: int, heads: int, budget_bytes: int) -> None:
-        #: by side, what has one vector per position, [window, d]: layer inputs, states, means of values
-        self._by_position = {
-            side: [*(f"{side}_{layer}" for layer in range(layers)), f"{side}_state", f"{side}_mean"] for side in _SIDES
-        }
-        self._by_position["comment"].append("comment_cross")
-        shapes: dict[str, tuple[int, ...]] = {
-            name: (window, dim) for names in self._by_position.values() for name in names
-        }
-        shapes |= {f"{side}_log": (heads, window) for side in _SIDES}
-        shapes |= {"pooled": (2 * dim,), "pooled_log": (1,)}
+        shapes: dict[str, tuple[int, ...]] = {}
+        for side in _SIDES:
+            shapes |= {f"{side}_{layer}": (window, dim) for layer in range(layers)}
+            shapes |= {f"{side}_state": (window, dim), f"{side}_mean": (window, dim), f"{side}_log": (heads, window)}
+        shapes |= {"comment_cross": (window, dim), "pooled": (2 * dim,), "pooled_log": (1,)}
         shapes |= dict.fromkeys(("video_recent", "comment_recent", "video_preference"), (dim,))
         rows = "video", "comment_video", "comment"
-        self.slot_bytes = 4 * (sum(int(np.prod(shape)) for shape in shapes.values()) + len(rows) * window)
+        sizes = [int(np.prod(shape)) for shape in shapes.values()]
+        self.slot_bytes = 4 * (sum(sizes) + len(rows) * window)
         self.slots = budget_bytes // self.slot_bytes
+        #: all of it, [slots, floats]: what belongs to a user lies together; and where its parts begin, the end included
         # Zeros, which are pages that nobody has touched yet: what is beyond a history is masked, but must be finite.
-        self.fields = {name: np.zeros((self.slots, *shape), np.float32) for name, shape in shapes.items()}
+        self.memory = np.zeros((self.slots, sum(sizes)), np.float32)
+        self.starts = np.concatenate(([0], np.cumsum(sizes)))
+        #: its parts by name, [slots, ...], as views
+        self.fields = {
+            name: self.memory[:, begin : begin + size].reshape(self.slots, *shape)
+            for (name, shape), begin, size in zip(shapes.items(), self.starts.tolist(), sizes, strict=False)
+        }
         #: rows of the catalog that the histories were encoded from; -1 beyond their ends and for what is not known
         self.rows = {name: np.zeros((self.slots, window), np.int32) for name in rows}
 
@@ -61,6 +64,12 @@ class Pools:
             pool = self.rows[name]
             pool[slots] = -1
             pool[slots, : value.shape[1]] = value
+
+    def keep_part(self, name: str, slot: int, begin: int, rows: NDArray[np.intp]) -> None:
+        """Rows [n] of a history from position `begin` on; behind them it ends."""
+        pool = self.rows[name][slot]
+        pool[begin : begin + len(rows)] = rows
+        pool[begin + len(rows) :] = -1
 
     def append(self, side: str, slots: NDArray[np.intp], at: NDArray[np.intp], results: Mapping[str, Any]) -> None:
         """One more position of `side`, at `at` [B], and what it changed elsewhere, as a step's graph gives it."""

@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 
 from model_runtime.bundle import Bundle, Scored
 from model_runtime.candidates import Candidates
-from model_runtime.encoder import Encoder, Steps
+from model_runtime.encoder import Encoder, StepGraphs
 from model_runtime.features import Features, Request
 from model_runtime.ids import video_digest
+from model_runtime.jobs import Encoded
 from model_runtime.live_ranker import Part, Ranked
 from model_runtime.live_scoring import LiveComments, LiveVideos
 from model_runtime.manifest import BundleError
 from model_runtime.nearest import Nearest
 from model_runtime.ranking import best, thresholds
-from model_runtime.sessions import Encoded, Sessions
+from model_runtime.sessions import Sessions
 from model_runtime.signals import Signals
 
 __all__ = ["Ranking", "Request", "Scorer"]
@@ -86,9 +87,15 @@ class Scorer:
         self.top_comments = top_comments
         self._encoder = Encoder(bundle, threads=threads)
         self._features = Features(self.candidates, bundle.window, CHUNK)
-        steps = Steps(bundle, threads=threads) if bundle.incremental else None
+        graphs = StepGraphs(bundle, threads=threads) if bundle.incremental else None
         self.sessions = Sessions(
-            self.candidates, self._features, self._encoder, steps, max_batch=CHUNK, budget_bytes=session_bytes
+            self.candidates,
+            self._features,
+            self._encoder,
+            graphs,
+            bundle.step_weights,
+            max_batch=CHUNK,
+            budget_bytes=session_bytes,
         )
         self.nearest = Nearest(self.candidates, top_videos, threads=threads)
         self._scores = np.empty(_SCORED * len(bundle.video_ids), dtype=np.float32)

@@ -156,6 +156,49 @@ class Graph:
             matrix[i * self.dim : (i + 1) * self.dim, i * self.head_dim : (i + 1) * self.head_dim] = value.T
         return matrix, self.w[f"{attention}.value.bias"]
 
+    def through_values(self, attention: str) -> tuple[Array, Array]:
+        """From means of memory per head [h d] to what is attended [d]: [h d, d], [d]."""
+        values, bias = self.values(attention)
+        out, out_bias = self.w[f"{attention}.out.weight"].T, self.w[f"{attention}.out.bias"]
+        return values @ out, bias @ out + out_bias
+
+    def cross_products(self, side: str, other: str) -> tuple[Array, Array]:
+        """What a new state asks of the other side (query [h d], same for all keys [h]), and what it is to it as a key
+        ([h d] and [h]) and as a value [d]: [d, 2 h d + 2 h + d], [2 h d + 2 h + d]."""
+        own, its = self.through_keys(f"{side}_cross.attention"), self.through_queries(f"{other}_cross.attention")
+        value = self.w[f"{other}_cross.attention.value.weight"].T, self.w[f"{other}_cross.attention.value.bias"]
+        maps = [own[:2], own[2:], its[:2], its[2:], value]
+        return np.concatenate([m for m, _ in maps], 1), np.concatenate([b for _, b in maps])
+
+    def through_fusion(self) -> tuple[Array, Array]:
+        """From [state; cross] of a video to the pooling's hidden layer: [2 d, 2 d], [2 d]."""
+        up, up_bias = self.w["pooling.up.weight"].T, self.w["pooling.up.bias"]
+        fusion, fusion_bias = self.w["video_fusion.weight"].T, self.w["video_fusion.bias"]
+        return fusion @ up, fusion_bias @ up + up_bias
+
+    def comment_query(self) -> tuple[Array, Array]:
+        """What the current video asks of comment records' states [h d] and cross rows [h d]: [d, 2 h d], [2 h d]."""
+        d, fusion = self.dim, self.w["comment_fusion.weight"]
+        matrix, offset, _, _ = self.through_keys("comment_attention")
+        by_head = matrix.reshape(d, self.heads, d), offset.reshape(self.heads, d)
+        on_state, on_cross = ([part @ half for part in by_head] for half in (fusion[:, :d], fusion[:, d:]))
+        return (
+            np.concatenate([on_state[0].reshape(d, -1), on_cross[0].reshape(d, -1)], 1),
+            np.concatenate([on_state[1].ravel(), on_cross[1].ravel()]),
+        )
+
+    def comment_through(self) -> tuple[Array, Array]:
+        """From means per head, of the states and then of the cross rows, to what is attended, without the output map's
+        bias: [2 h d, d], [d]."""
+        attention, d = "comment_attention", self.dim
+        fusion, fusion_bias = self.w["comment_fusion.weight"], self.w["comment_fusion.bias"]
+        values, value_bias = self.values(attention)
+        out = self.w[f"{attention}.out.weight"].T
+        through = (values @ out).reshape(self.heads, d, d)  # from a fused mean per head
+        halves = [(half.T @ through) for half in (fusion[:, :d], fusion[:, d:])]
+        matrix = np.stack(halves, 1).reshape(-1, d)
+        return matrix, np.tile(fusion_bias, self.heads) @ (values @ out) + value_bias @ out
+
     def mask(self, length: str, like: str) -> tuple[str, str]:
         """For lengths [B] and something [B, L, d]: [B, 1, L], 0 where a position is there and `_MASKED` where not, and
         [B, 1], 1 where any is."""
@@ -195,6 +238,11 @@ class Graph:
         weights: Array = np.exp2(-np.arange(window) * np.exp2(-self.w[f"{side}_half_life"]))
         return weights
 
+    def newest(self, side: str) -> Array:
+        """[W]: what the newest entry weighs in its profile, by its position."""
+        weights: Array = 1 / np.cumsum(self.recency(side))
+        return weights
+
     def recent(self, vectors: str, length: str, at: str, flags: str, side: str) -> str:
         """The profile [B, d]: the mean of vectors [B, L, d], weighted by recency.
 
@@ -211,8 +259,8 @@ class Graph:
 
     def more_recent(self, recent: str, vector: str, at: str, side: str) -> str:
         """The profile [B, d] with one more vector [B, d], at position `at` int64 [B]."""
-        newest = 1 / np.cumsum(self.recency(side))  # what the newest entry weighs, by its position
-        weight = self.op("Unsqueeze", self.op("Gather", self.constant(f"{side}.newest", newest), at), self.ints(1))
+        newest = self.constant(f"{side}.newest", self.newest(side))
+        weight = self.op("Unsqueeze", self.op("Gather", newest, at), self.ints(1))
         return self.op("Add", recent, self.op("Mul", weight, self.op("Sub", vector, recent)))
 
     # --- one more position --------------------------------------------------------------------------------------------
@@ -233,11 +281,8 @@ class Graph:
         visible = self.op("Concat", memory, self.op("Unsqueeze", x, self.ints(1)), axis=1)
         weights = self.op("Softmax", self.op("Add", self.dot(query, visible), mask), axis=-1)
         mean = self.op("MatMul", weights, visible)  # [B, h, d]
-        values, bias = self.values(attention)
-        out, out_bias = self.w[f"{attention}.out.weight"].T, self.w[f"{attention}.out.bias"]
-        attended = self.linear(
-            self.reshape(mean, -1, self.heads * self.dim), f"{attention}.through", values @ out, bias @ out + out_bias
-        )
+        through = self.through_values(attention)
+        attended = self.linear(self.reshape(mean, -1, self.heads * self.dim), f"{attention}.through", *through)
         return self.feed_forward(x, attended, layer)
 
     def look_across(
@@ -300,10 +345,7 @@ class Graph:
 
     def logits(self, state: str, cross: str) -> str:
         """The pooling's scores of fused video states, [N, 1]."""
-        up, up_bias = self.w["pooling.up.weight"].T, self.w["pooling.up.bias"]
-        fusion, fusion_bias = self.w["video_fusion.weight"].T, self.w["video_fusion.bias"]
-        both = self.op("Concat", state, cross, axis=-1)
-        y = self.linear(both, "pooling.fused", fusion @ up, fusion_bias @ up + up_bias)
+        y = self.linear(self.op("Concat", state, cross, axis=-1), "pooling.fused", *self.through_fusion())
         return self.named_linear(self.op("Gelu", self.norm(y, "pooling.norm")), "pooling.score")
 
     def video_preference(self, pooled: str, has: str | None, recent: str) -> str:
@@ -328,18 +370,9 @@ class Graph:
         parts: states [B, L, d], cross rows and, unless all are there, mask of comment records.
         recent: [B, d], the profile of their texts.
         """
-        attention, d = "comment_attention", self.dim
-        fusion, fusion_bias = self.w["comment_fusion.weight"], self.w["comment_fusion.bias"]
-        matrix, offset, _, _ = self.through_keys(attention)
-        by_head = matrix.reshape(d, self.heads, d), offset.reshape(self.heads, d)
-        on_state, on_cross = ([part @ half for part in by_head] for half in (fusion[:, :d], fusion[:, d:]))
-        absorbed = self.linear(
-            query,
-            f"{attention}.absorbed",
-            np.concatenate([on_state[0].reshape(d, -1), on_cross[0].reshape(d, -1)], 1),
-            np.concatenate([on_state[1].ravel(), on_cross[1].ravel()]),
-        )
-        for_states, for_crosses = map(self.per_head, self.split(absorbed, [self.heads * d] * 2))
+        attention = "comment_attention"
+        absorbed = self.linear(query, f"{attention}.absorbed", *self.comment_query())
+        for_states, for_crosses = map(self.per_head, self.split(absorbed, [self.heads * self.dim] * 2))
         scores = []
         for states, crosses, *mask in parts:
             score = self.op("Add", self.dot(for_states, states), self.dot(for_crosses, crosses))
@@ -354,20 +387,11 @@ class Graph:
         for which in (0, 1):
             terms = [self.op("MatMul", weight, part[which]) for weight, part in zip(weights, parts, strict=True)]
             means.append(terms[0] if len(terms) == 1 else self.op("Add", *terms))
-        values, value_bias = self.values(attention)
-        out, out_bias = self.w[f"{attention}.out.weight"].T, self.w[f"{attention}.out.bias"]
-        through = (values @ out).reshape(self.heads, d, d)  # from a fused mean per head
-        from_state, from_cross = ((half.T @ through).reshape(-1, d) for half in (fusion[:, :d], fusion[:, d:]))
-        attended = self.linear(
-            self.reshape(self.op("Concat", *means, axis=-1), -1, self.heads * 2 * d),
-            f"{attention}.through",
-            # per head: the state's mean, then the cross row's
-            np.stack([from_state.reshape(self.heads, d, d), from_cross.reshape(self.heads, d, d)], 1).reshape(-1, d),
-            np.tile(fusion_bias, self.heads) @ (values @ out) + value_bias @ out,
-        )
+        both = self.reshape(self.op("Concat", *means, axis=-1), -1, self.heads * 2 * self.dim)
+        attended = self.linear(both, f"{attention}.through", *self.comment_through())
         if has is not None:
             attended = self.op("Mul", attended, has)
-        attended = self.op("Add", attended, self.constant(f"{attention}.out_bias", out_bias))
+        attended = self.op("Add", attended, self.parameter(f"{attention}.out.bias"))
         preference = self.norm(self.op("Add", query, attended), "comment_norm")
         profile = self.op("Mul", recent, self.parameter("comment_profile"))
         return self.unit_of_sum(preference, profile)

@@ -137,12 +137,7 @@ def _own_side(g: Graph, side: str, other: str) -> dict[str, str]:
         x = g.append(x, memory, own_mask, f"{side}_history.layers.{layer}")
     g.output("new_state", x, "B", d)
     # In one product: what the new row asks of the other side, and what it is as a key and a value to it.
-    own, its = g.through_keys(f"{side}_cross.attention"), g.through_queries(f"{other}_cross.attention")
-    value = g.w[f"{other}_cross.attention.value.weight"].T, g.w[f"{other}_cross.attention.value.bias"]
-    maps = [own[:2], own[2:], its[:2], its[2:], value]
-    products = g.linear(
-        x, f"{side}_cross.products", np.concatenate([m for m, _ in maps], 1), np.concatenate([b for _, b in maps])
-    )
+    products = g.linear(x, f"{side}_cross.products", *g.cross_products(side, other))
     query, same, key, key_same, as_value = g.split(products, [heads * d, heads, heads * d, heads, d])
     mean, log, cross = g.look_across(x, query, same, other_state, other_mask, other_has, f"{side}_cross")
     g.output("new_mean", mean, "B", d)
