@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +11,10 @@ from model_runtime import step_kernel
 from model_runtime.candidates import Candidates
 from model_runtime.jobs import Encoded, Job
 from model_runtime.pools import Pools
+from model_runtime.rows import Table
 from model_runtime.step_weights import StepWeights
+
+Floats = NDArray[np.float32]
 
 
 class CompiledSteps:
@@ -27,107 +28,88 @@ class CompiledSteps:
         self._load()
 
     def _load(self) -> None:
-        """Load the compiled functions, or compile them, by calling them for nobody in memory that nobody has yet."""
-        d = self._model[-1][0]
-        one, none = np.ones(1, np.int64), np.zeros(1, np.int64)
-        vectors, preference = np.zeros((1, 2 * d), np.float32), np.zeros((1, d), np.float32)
+        """Load the compiled functions, or compile them, by calling them for a user in memory that nobody has yet."""
+        preference = np.zeros((1, self._model[-1][0]), np.float32)
+        nobody = Encoded(preference, preference.copy(), np.zeros((3, 1, 1), np.int32), np.full(1, -1))
         for side in (step_kernel.VIDEO, step_kernel.COMMENT):
-            step_kernel.append(side, preference, vectors, preference, preference, *self._model, none, none, one, none)
-        step_kernel.comment_preferences(preference, preference, *self._model, none, none)
+            self._append(side, False, [[-1], [-1]], [[0], [0], [1], [0], [0]], nobody)
+        self._query([[0], [0], [0]], nobody)
 
     def can(self, job: Job) -> bool:
-        """One side may be encoded from the beginning, if it has any entry; not both."""
-        session, request = job.session, job.request
-        restarts = (job.video < len(session.videos)) + (job.comment < len(session.comments))
-        if restarts == 2:
-            return False
-        return restarts == 0 or len(request.videos if job.video < len(session.videos) else request.comment_ids) > 0
+        """Anything: a whole encoding is both sides begun again."""
+        return True
 
-    def run(self, jobs: Sequence[Job], out: Encoded) -> int:
+    def run(self, jobs: Sequence[Job], out: Encoded) -> None:
         """Comments first: a user whose last event was a video is then ranked by what appends the video."""
-        came = 0
-        for side in ("comment", "video"):
-            some = [job for job in jobs if _length(job, side) > getattr(job, side)]
+        on_comment = [job for job in jobs if job.begins_comment or job.comment < len(job.request.comment_ids)]
+        on_video = [job for job in jobs if job.begins_video or job.video < len(job.request.videos)]
+        # What a side that begins again will change for the other is not worth computing before.
+        for half in (True, False):
+            some = [job for job in on_comment if (job.begins_video and len(job.request.videos) > 0) == half]
             if some:
-                came += self._append(side, some, out)
-        return came
+                self._comments(some, out, half)
+        if on_video:
+            self._videos(on_video, out)
 
     def query(self, jobs: Sequence[Job], out: Encoded) -> None:
-        at = [job.at for job in jobs]
-        preference = np.empty((len(jobs), out.comment_preference.shape[1]), np.float32)
-        step_kernel.comment_preferences(
-            preference,
-            self._query(out.current[at]),
-            *self._model,
-            np.array([job.session.slot for job in jobs]),
-            np.array([job.comment for job in jobs]),
-        )
-        out.comment_preference[at] = preference
+        self._query([[job.session.slot for job in jobs], [job.comment for job in jobs], [job.at for job in jobs]], out)
 
-    def _query(self, current: NDArray[np.intp]) -> NDArray[np.float32]:
-        known = self._candidates
-        query = known.id_vectors.take(current)
-        query += known.title_vectors.take(current)
-        return query
-
-    def _append(self, side: Literal["video", "comment"], jobs: Sequence[Job], out: Encoded) -> int:
-        known, video = self._candidates, side == "video"
-        begins = [getattr(job, side) for job in jobs]
-        if video:
-            new = [job.request.videos[job.video :] for job in jobs]
-            texts = known.comment_vectors
-        else:
-            new = [job.request.comment_videos[job.comment :] for job in jobs]
-            new_comments = [job.request.comment_ids[job.comment :] for job in jobs]
-            texts = known.comments.vectors
-        rows = np.array([known.video_index[id_] for id_ in chain.from_iterable(new)], dtype=np.intp)
-        text_rows = rows
-        if not video:
-            index = known.comments.index
-            text_rows = np.array([index[id_] for id_ in chain.from_iterable(new_comments)], dtype=np.intp)
-        d = out.video_preference.shape[1]
-        read = np.empty((len(rows), 2 * d), np.float32)
-        read[:, :d] = known.title_vectors.take(rows)
-        read[:, d:] = texts.take(text_rows)
-        at = [job.at for job in jobs]
-        preference = np.empty((len(jobs), d), np.float32)
-        step_kernel.append(
-            step_kernel.VIDEO if video else step_kernel.COMMENT,
-            known.id_vectors.take(rows),
-            read,
-            self._query(out.current[at]),
-            preference,
-            *self._model,
-            np.array([job.session.slot for job in jobs]),
-            np.array(begins),
-            np.array([len(part) for part in new]),
-            np.array([job.comment if video else job.video for job in jobs]),
-        )
-        out.comment_preference[at] = preference
+    def _videos(self, jobs: Sequence[Job], out: Encoded) -> None:
+        index = self._candidates.video_index
+        new = [job.request.videos[job.video :] for job in jobs]
+        rows = [index[id_] for part in new for id_ in part]
+        begins, others = [job.video for job in jobs], [job.comment for job in jobs]
+        users = [[job.session.slot for job in jobs], begins, list(map(len, new)), others, [job.at for job in jobs]]
+        self._append(step_kernel.VIDEO, False, [rows, rows], users, out)
         first = 0
-        for number, job in enumerate(jobs):
-            session, begin, count = job.session, begins[number], len(new[number])
-            part, end = slice(first, first + count), begin + count
-            if video:
-                self._pools.keep_part("video", session.slot, begin, rows[part])
-                session.videos[begin:] = new[number]
-                job.video = end
-            else:
-                self._pools.keep_part("comment_video", session.slot, begin, rows[part])
-                self._pools.keep_part("comment", session.slot, begin, text_rows[part])
-                session.comment_videos[begin:] = new[number]
-                session.comments[begin:] = new_comments[number]
-                job.comment = end
-            first += count
-        if min(rows.min(), text_rows.min()) < 0:
-            first = 0
-            for job, part in zip(jobs, new, strict=True):
-                own = slice(first, first + len(part))
-                if min(rows[own].min(), text_rows[own].min()) < 0:
-                    job.session.lost()
-                first += len(part)
-        return len(rows)
+        for job, part in zip(jobs, new, strict=True):
+            job.session.videos[job.video :] = part
+            job.video += len(part)
+            if -1 in rows[first : first + len(part)]:
+                job.session.lost()
+            first += len(part)
 
+    def _comments(self, jobs: Sequence[Job], out: Encoded, half: bool) -> None:
+        videos, comments = self._candidates.video_index, self._candidates.comments.index
+        new = [job.request.comment_ids[job.comment :] for job in jobs]
+        under = [job.request.comment_videos[job.comment :] for job in jobs]
+        rows = [comments[id_] for part in new for id_ in part]
+        video_rows = [videos[id_] for part in under for id_ in part]
+        begins, others = [job.comment for job in jobs], [job.video for job in jobs]
+        users = [[job.session.slot for job in jobs], begins, list(map(len, new)), others, [job.at for job in jobs]]
+        self._append(step_kernel.COMMENT, half, [video_rows, rows], users, out)
+        first = 0
+        for job, part, part_under in zip(jobs, new, under, strict=True):
+            session, own = job.session, slice(first, first + len(part))
+            session.comments[job.comment :] = part
+            session.comment_videos[job.comment :] = part_under
+            job.comment += len(part)
+            if -1 in rows[own] or -1 in video_rows[own]:
+                session.lost()
+            first += len(part)
 
-def _length(job: Job, side: str) -> int:
-    return len(job.request.videos) if side == "video" else len(job.request.comment_ids)
+    def _append(
+        self, side: np.int64, half: bool, entries: list[list[int]], users: list[list[int]], out: Encoded
+    ) -> None:
+        known = self._candidates
+        texts = known.comment_vectors if side == step_kernel.VIDEO else known.comments.vectors
+        step_kernel.append(
+            side,
+            half,
+            np.array(entries, np.int64),
+            out.current,
+            self._tables(texts),
+            out[:3],
+            self._pools.all_rows,
+            *self._model,
+            np.array(users, np.int64),
+        )
+
+    def _query(self, users: list[list[int]], out: Encoded) -> None:
+        tables = self._tables(self._candidates.comment_vectors)
+        step_kernel.query(out.current, tables, out[:3], self._pools.all_rows, *self._model, np.array(users, np.int64))
+
+    def _tables(self, texts: Table) -> tuple[Floats, ...]:
+        """Called after rows were looked up: what they point to is there."""
+        known = self._candidates
+        return *known.id_vectors.parts(), *known.title_vectors.parts(), *texts.parts()

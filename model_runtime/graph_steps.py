@@ -28,9 +28,8 @@ class GraphSteps:
         """A few entries at the ends."""
         return job.appends and job.more <= MOST_STEPS
 
-    def run(self, jobs: Sequence[Job], out: Encoded) -> int:
+    def run(self, jobs: Sequence[Job], out: Encoded) -> None:
         """Step by step, all users together."""
-        came = 0
         pending = list(jobs)
         while pending:
             # Comments first: a user whose last event was a video is then ranked by that very step.
@@ -40,9 +39,15 @@ class GraphSteps:
                 self._step("comment", on_comment, out)
             if on_video:
                 self._step("video", on_video, out)
-            came += len(pending)
             pending = [job for job in pending if job.more]
-        return came
+        self._collect(jobs, out)
+
+    def _collect(self, jobs: Sequence[Job], out: Encoded) -> None:
+        slots, at = [job.session.slot for job in jobs], [job.at for job in jobs]
+        out.video_preference[at] = self._pools.fields["video_preference"][slots]
+        wide = min(out.histories.shape[2], self._pools.all_rows.shape[2])
+        for number, rows in enumerate(self._pools.rows.values()):
+            out.histories[number, at, :wide] = rows[slots, :wide]
 
     def _step(self, side: str, jobs: Sequence[Job], out: Encoded) -> None:
         """One more entry of `side` for each of some users."""
@@ -117,6 +122,7 @@ class GraphSteps:
         for name in self._graphs.kept["query"]:
             inputs[name] = self._pools.read(name, slots, {"comment": mask.shape[2]})
         out.comment_preference[at] = self._graphs.run("query", inputs)["comment_preference"]
+        self._collect(jobs, out)
 
 
 def _mask(length: NDArray[np.intp]) -> NDArray[np.float32]:

@@ -16,14 +16,29 @@ class Encoded(NamedTuple):
 
     video_preference: NDArray[np.float32]  # [B, d]
     comment_preference: NDArray[np.float32]  # [B, d]
-    videos: NDArray[np.int32]  # [B, V]
-    comment_videos: NDArray[np.int32]  # [B, C]
-    comments: NDArray[np.int32]  # [B, C]
+    histories: NDArray[np.int32]  # [3, B, n] videos, comments' videos, comments
     current: NDArray[np.intp]  # [B]
+
+    @property
+    def videos(self) -> NDArray[np.int32]:
+        """[B, n]"""
+        return self.histories[0]
+
+    @property
+    def comment_videos(self) -> NDArray[np.int32]:
+        """[B, n]"""
+        return self.histories[1]
+
+    @property
+    def comments(self) -> NDArray[np.int32]:
+        """[B, n]"""
+        return self.histories[2]
 
     def part(self, users: slice) -> Encoded:
         """Some of the users."""
-        return Encoded(*(column[users] for column in self))  # type: ignore[arg-type]
+        return Encoded(
+            self.video_preference[users], self.comment_preference[users], self.histories[:, users], self.current[users]
+        )
 
 
 class Session:
@@ -46,22 +61,24 @@ class Session:
 
 
 class Job:
-    """A request on its way, and how many entries of its histories its session has already.
+    """A request on its way, and how many entries of its histories are encoded.
 
-    A side that has none of them though its session has some is encoded from the beginning.
+    Where a history is not its session's with more at the end, none of it is: that side begins again.
     """
 
-    __slots__ = ("at", "comment", "request", "session", "video")
+    __slots__ = ("at", "begins_comment", "begins_video", "comment", "request", "session", "video")
 
-    def __init__(self, at: int, request: Request, session: Session) -> None:
+    def __init__(self, at: int, request: Request, session: Session, *, fresh: bool = False) -> None:
+        """`fresh`: both sides begin again, whatever the session stands for."""
         self.at, self.request, self.session = at, request, session
         v, c = len(session.videos), len(session.comments)
-        self.video = v if list(request.videos[:v]) == session.videos else 0
-        goes_on = (
-            list(request.comment_ids[:c]) == session.comments
-            and list(request.comment_videos[:c]) == session.comment_videos
+        self.begins_video = fresh or list(request.videos[:v]) != session.videos
+        self.begins_comment = (
+            fresh
+            or list(request.comment_ids[:c]) != session.comments
+            or list(request.comment_videos[:c]) != session.comment_videos
         )
-        self.comment = c if goes_on else 0
+        self.video, self.comment = 0 if self.begins_video else v, 0 if self.begins_comment else c
 
     @property
     def more(self) -> int:
@@ -69,19 +86,23 @@ class Job:
         return len(self.request.videos) - self.video + len(self.request.comment_ids) - self.comment
 
     @property
+    def fresh(self) -> bool:
+        return self.begins_video and self.begins_comment
+
+    @property
     def appends(self) -> bool:
-        """Whether entries only come at the ends of both histories."""
-        return self.video == len(self.session.videos) and self.comment == len(self.session.comments)
+        """Whether entries only come at the ends of both histories, if any do."""
+        return not (self.begins_video or self.begins_comment)
 
 
 class Steps(Protocol):
     """What brings sessions up to date."""
 
     def can(self, job: Job) -> bool:
-        """Whether it can do this job, and for less than what encoding both histories from the beginning costs."""
+        """Whether it does this job; if not, the graph `fill` does."""
 
-    def run(self, jobs: Sequence[Job], out: Encoded) -> int:
-        """Bring their sessions and memory up to date, and write comment preferences; returns how many entries came."""
+    def run(self, jobs: Sequence[Job], out: Encoded) -> None:
+        """Bring sessions and memory up to date, and write preferences and rows."""
 
     def query(self, jobs: Sequence[Job], out: Encoded) -> None:
-        """Write comment preferences of jobs without new entries: the current video may differ."""
+        """Write preferences and rows of jobs without new entries: the current video may differ."""

@@ -21,9 +21,9 @@ class Pools:
             shapes |= {f"{side}_state": (window, dim), f"{side}_mean": (window, dim), f"{side}_log": (heads, window)}
         shapes |= {"comment_cross": (window, dim), "pooled": (2 * dim,), "pooled_log": (1,)}
         shapes |= dict.fromkeys(("video_recent", "comment_recent", "video_preference"), (dim,))
-        rows = "video", "comment_video", "comment"
+        kinds = "video", "comment_video", "comment"
         sizes = [int(np.prod(shape)) for shape in shapes.values()]
-        self.slot_bytes = 4 * (sum(sizes) + len(rows) * window)
+        self.slot_bytes = 4 * (sum(sizes) + len(kinds) * window)
         self.slots = budget_bytes // self.slot_bytes
         #: all of it, [slots, floats]: what belongs to a user lies together; and where its parts begin, the end included
         # Zeros, which are pages that nobody has touched yet: what is beyond a history is masked, but must be finite.
@@ -35,7 +35,8 @@ class Pools:
             for (name, shape), begin, size in zip(shapes.items(), self.starts.tolist(), sizes, strict=False)
         }
         #: rows of the catalog that the histories were encoded from; -1 beyond their ends and for what is not known
-        self.rows = {name: np.zeros((self.slots, window), np.int32) for name in rows}
+        self.all_rows = np.zeros((self.slots, len(kinds), window), np.int32)
+        self.rows = {kind: self.all_rows[:, number] for number, kind in enumerate(kinds)}
 
     def read(self, name: str, slots: NDArray[np.intp], widths: Mapping[str, int]) -> NDArray[np.float32]:
         """A field of some slots, [B, ...], as far as the side's history reaches (`widths`)."""
@@ -64,12 +65,6 @@ class Pools:
             pool = self.rows[name]
             pool[slots] = -1
             pool[slots, : value.shape[1]] = value
-
-    def keep_part(self, name: str, slot: int, begin: int, rows: NDArray[np.intp]) -> None:
-        """Rows [n] of a history from position `begin` on; behind them it ends."""
-        pool = self.rows[name][slot]
-        pool[begin : begin + len(rows)] = rows
-        pool[begin + len(rows) :] = -1
 
     def append(self, side: str, slots: NDArray[np.intp], at: NDArray[np.intp], results: Mapping[str, Any]) -> None:
         """One more position of `side`, at `at` [B], and what it changed elsewhere, as a step's graph gives it."""

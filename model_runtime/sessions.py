@@ -72,58 +72,53 @@ class Sessions:
         size, dim = len(requests), self._features.dim
         width = max((max(len(r.videos), len(r.comment_ids)) for r in requests), default=1) or 1
         found = self._candidates.video_index
+        histories = np.empty((3, size, width), np.int32)
+        histories.fill(-1)
         out = Encoded(
             np.empty((size, dim), np.float32),
             np.empty((size, dim), np.float32),
-            np.full((size, width), -1, np.int32),
-            np.full((size, width), -1, np.int32),
-            np.full((size, width), -1, np.int32),
+            histories,
             np.array([found[r.current_video or ""] for r in requests], dtype=np.intp),
         )
         # Before anything is looked up: what changes meanwhile is noticed at the next request.
         edits, additions = self._candidates.edits, self._candidates.additions
-        jobs, fresh, plain = self._sort(requests)
+        jobs, plain = self._sort(requests)
         try:
-            self._encode(jobs, fresh, plain, requests, out, edits, additions)
+            self._encode(jobs, edits, additions, out)
         except BaseException:
             # Half a step is no step.
-            for job in (*jobs, *fresh):
+            for job in jobs:
                 self._free.append(self._sessions.pop(job.request.user_id or "").slot)
             raise
-        return out
-
-    def _encode(
-        self,
-        jobs: list[Job],
-        fresh: list[Job],
-        plain: list[int],
-        requests: Sequence[Request],
-        out: Encoded,
-        edits: int,
-        additions: int,
-    ) -> None:
-        fresh = list(fresh)
-        for job in jobs:
-            session = job.session
-            if session.edits != edits or (session.unknown and session.additions != additions):
-                if self._same_rows(session):
-                    session.edits, session.additions = edits, additions
-                else:
-                    fresh.append(job)
-        if fresh:
-            given_up = {id(job) for job in fresh}
-            jobs = [job for job in jobs if id(job) not in given_up]
-            self._fill(fresh, out, edits, additions)
         if plain:
             self._plain([(at, requests[at]) for at in plain], out)
-        self._continue(jobs, out)
+        return out
+
+    def _encode(self, jobs: list[Job], edits: int, additions: int, out: Encoded) -> None:
+        if not jobs:
+            return
+        assert self._steps is not None
+        checked = []
+        for job in jobs:
+            session = job.session
+            changed = session.edits != edits or (session.unknown and session.additions != additions)
+            if changed and not job.fresh and not self._same_rows(session):
+                job = Job(job.at, job.request, session, fresh=True)
+            if job.fresh:
+                session.unknown = False
+            if changed or job.fresh:
+                session.edits, session.additions = edits, additions
+            checked.append(job)
+        if fills := [job for job in checked if not self._steps.can(job)]:
+            self._fill(fills, out)
+            checked = [job for job in checked if self._steps.can(job)]
+        self._continue(checked, out)
 
     # --- who needs what -----------------------------------------------------------------------------------------------
 
-    def _sort(self, requests: Sequence[Request]) -> tuple[list[Job], list[Job], list[int]]:
-        """Requests to go on from their session, to fill one, and to encode without one."""
+    def _sort(self, requests: Sequence[Request]) -> tuple[list[Job], list[int]]:
+        """Requests with a session, which may be new, and those to encode without one."""
         jobs: list[Job] = []
-        fresh: list[Job] = []
         missing: list[int] = []
         plain: list[int] = []
         taken: set[str] = set()
@@ -141,16 +136,15 @@ class Sessions:
                 missing.append(at)
                 continue
             self._sessions[user] = session
-            job = Job(at, request, session)
-            (jobs if self._steps.can(job) else fresh).append(job)
+            jobs.append(Job(at, request, session))
         # Only now, so that no user of this batch is evicted.
         for at in missing:
             user = requests[at].user_id
             assert user is not None
             slot = self._free.pop() if self._free else self._sessions.pop(next(iter(self._sessions))).slot
             self._sessions[user] = Session(slot)
-            fresh.append(Job(at, requests[at], self._sessions[user]))
-        return jobs, fresh, plain
+            jobs.append(Job(at, requests[at], self._sessions[user], fresh=True))
+        return jobs, plain
 
     def _same_rows(self, session: Session) -> bool:
         """Whether the session's entries still have the rows they were encoded from."""
@@ -179,7 +173,7 @@ class Sessions:
             rows[at, : found.shape[1]] = found
         self.counts["plain"] += len(at)
 
-    def _fill(self, jobs: list[Job], out: Encoded, edits: int, additions: int) -> None:
+    def _fill(self, jobs: list[Job], out: Encoded) -> None:
         assert self._pools is not None
         assert self._graphs is not None
         batch = self._features.gather([job.request for job in jobs])
@@ -205,7 +199,6 @@ class Sessions:
                 or (batch.comment_videos[number, :c] < 0).any()
                 or (batch.comments[number, :c] < 0).any()
             )
-            session.edits, session.additions = edits, additions
         for name, found in zip(_KNOWN, (out.videos, out.comment_videos, out.comments), strict=True):
             found[at, : rows[name].shape[1]] = rows[name]
         self.counts["fill"] += len(jobs)
@@ -215,21 +208,22 @@ class Sessions:
     def _continue(self, jobs: list[Job], out: Encoded) -> None:
         if not jobs:
             return
-        assert self._pools is not None
         assert self._steps is not None
-        idle = [job for job in jobs if not job.more]
-        pending = [job for job in jobs if job.more]
-        self.counts["restart"] += sum(not job.appends for job in pending)
+        idle: list[Job] = []
+        pending: list[Job] = []
+        for job in jobs:
+            (idle if job.appends and not job.more else pending).append(job)
+            if job.fresh:
+                self.counts["fill"] += 1
+            elif not job.appends:
+                self.counts["restart"] += 1
+            else:
+                self.counts["step"] += job.more
         if pending:
-            self.counts["step"] += self._steps.run(pending, out)
+            self._steps.run(pending, out)
         if idle:
             self._steps.query(idle, out)
             self.counts["query"] += len(idle)
-        slots, at = [job.session.slot for job in jobs], [job.at for job in jobs]
-        out.video_preference[at] = self._pools.fields["video_preference"][slots]
-        for name, found in zip(_KNOWN, (out.videos, out.comment_videos, out.comments), strict=True):
-            wide = min(found.shape[1], self._features.window)
-            found[at, :wide] = self._pools.rows[name][slots, :wide]
 
 
 def _steps(graphs: StepGraphs, weights: StepWeights | None, candidates: Candidates, pools: Pools) -> Steps:

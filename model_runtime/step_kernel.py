@@ -83,6 +83,12 @@ def copy(to, numbers):  # type: ignore[no-untyped-def]
 
 
 @njit(**_INNER)
+def add(to, numbers):  # type: ignore[no-untyped-def]
+    for j in range(len(numbers)):
+        to[j] += numbers[j]
+
+
+@njit(**_INNER)
 def copy_rows(to, rows):  # type: ignore[no-untyped-def]
     """rows [n, d] to the first n of `to`."""
     for i in range(len(rows)):
@@ -204,6 +210,12 @@ def see_more_keys(states, means, logs, keys, same, values, before):  # type: ign
     heads = keys.shape[1]
     part = means.shape[1] // heads
     more = len(keys)
+    if more == 0:
+        if not before:
+            for i in range(len(states)):
+                for j in range(means.shape[1]):
+                    means[i, j] = np.float32(0)
+        return
     weights = np.empty(more, np.float32)
     for i in range(len(states)):
         for h in range(heads):
@@ -449,9 +461,9 @@ def video_preferences(memory, starts, weights, places, shape, slots, videos):  #
         )
 
 
-@njit(**_OUTER)
-def comment_preferences(out, query, memory, starts, weights, places, shape, slots, comments):  # type: ignore[no-untyped-def]
-    """For the videos that `query` [B, d] stands for, of users with so many comment records: out [B, d]."""
+@njit(**_INNER)
+def comment_preferences(out, at, query, memory, starts, weights, places, shape, slots, comments):  # type: ignore[no-untyped-def]
+    """For the videos that `query` [B, d] stands for, of users with so many comment records, to out[at]."""
     d, heads, layers, _ = shape
     field, last = layers + MEMORY_SIDE + layers, 2 * (layers + MEMORY_SIDE)
     window = (starts[1] - starts[0]) // d
@@ -490,45 +502,113 @@ def comment_preferences(out, query, memory, starts, weights, places, shape, slot
     profile, length = vector(weights, places, COMMENT_PROFILE)[0], vector(weights, places, SCALE)[0]
     for user in range(len(slots)):
         recent = vector(memory[slots[user]], starts, last + COMMENT_RECENT)
-        unit(out[user], attended[user], profile, recent, length)
+        unit(out[at[user]], attended[user], profile, recent, length)
+
+
+@njit(**_INNER)
+def read(out, row, base, late):  # type: ignore[no-untyped-def]
+    """Add vector `row` of a table to out [d]: rows of `base`, then of `late`; nothing for -1."""
+    if row >= len(base):
+        add(out, late[row - len(base)])
+    elif row >= 0:
+        add(out, base[row])
+
+
+@njit(**_INNER)
+def queries(current, at, tables):  # type: ignore[no-untyped-def]
+    """[B, d] of the videos that users are on, from their rows current[at]."""
+    out = np.zeros((len(at), tables[0].shape[1]), np.float32)
+    for user in range(len(at)):
+        read(out[user], current[at[user]], tables[0], tables[1])
+        read(out[user], current[at[user]], tables[2], tables[3])
+    return out
+
+
+@njit(**_INNER)
+def collect(out, rows, memory, starts, shape, slots, at):  # type: ignore[no-untyped-def]
+    """Users' video preferences, and the rows behind their histories, to where they are wanted."""
+    preferences, _, histories = out
+    _, _, layers, _ = shape
+    wide = min(histories.shape[2], rows.shape[2])
+    for user in range(len(slots)):
+        preference = vector(memory[slots[user]], starts, 2 * (layers + MEMORY_SIDE) + VIDEO_PREFERENCE)
+        copy(preferences[at[user]], preference)
+        for kind in range(3):
+            copy(histories[kind, at[user]], rows[slots[user], kind, :wide])
 
 
 @njit(**_OUTER)
-def append(own, ids, texts, query, preference, memory, starts, weights, places, shape, slots, begins, counts, others):  # type: ignore[no-untyped-def]
-    """Append entries to side `own` of some users; both preferences follow.
+def query(current, tables, out, rows, memory, starts, weights, places, shape, users):  # type: ignore[no-untyped-def]
+    """Answer users for whom nothing came but, perhaps, another current video.
+
+    As `append`, but users: [3, B] slots in memory, comment records that they have, places in `current` and `out`.
+    """
+    slots, comments, at = users
+    asked = queries(current, at, tables)
+    comment_preferences(out[1], at, asked, memory, starts, weights, places, shape, slots, comments)
+    collect(out, rows, memory, starts, shape, slots, at)
+
+
+@njit(**_INNER)
+def remember(rows, own, begin, entries):  # type: ignore[no-untyped-def]
+    """The rows [3, W] of a user whose side `own` has entries [2, n] from position `begin` on, and then ends."""
+    for kind in range(1 + own):
+        for at in range(begin, rows.shape[1]):
+            rows[own + kind, at] = entries[kind, at - begin] if at < begin + entries.shape[1] else -1
+
+
+@njit(**_OUTER)
+def append(own, half, entries, current, tables, out, rows, memory, starts, weights, places, shape, users):  # type: ignore[no-untyped-def]
+    """Append entries to side `own` of some users, or begin that side again; both preferences follow.
 
     Args:
         own: the side, VIDEO or COMMENT.
-        ids: [N, d] g·id of the entries' videos, users one after another, oldest first.
-        texts: [N, 2 d] A t(title) and A t(comment).
-        query: [B, d] of the videos that users are on.
-        preference: [B, d] where comment preferences go; video preferences go to memory.
+        half: the other side begins again next, with at least one entry: what it will change is not computed now.
+        entries: [2, N] rows of the entries' videos, and of their comments (on the video side of the videos again);
+            users one after another, oldest first.
+        current: rows of the videos that users are on.
+        tables: of id, title, and comment vectors, each [n, d] and what came later [m, d].
+        out: where video [., d] and comment preferences [., d] go, and the rows behind histories [3, ., n].
+        rows: [slots, 3, W] what histories are made of: videos, comments' videos, comments.
         memory: [slots, floats], `starts` of its parts.
         weights: all of them, `places` of each.
         shape: d, h, L, f.
-        slots: [B] users' places in memory.
-        begins: [B] entries that they have on this side; 0: what memory holds of this side counts for nothing.
-        counts: [B] entries that come.
-        others: [B] entries that they have on the other side.
+        users: [5, B] slots in memory; entries that they have on this side (0: it begins, whatever memory holds of it);
+            entries that come; entries that they have on the other side; places in `current` and `out`.
     """
     d, _, layers, _ = shape
+    slots, begins, counts, others, at_out = users
     last = 2 * (layers + MEMORY_SIDE)
     side = VIDEO_SIDE if own == VIDEO else COMMENT_SIDE
-    content = linear(texts, weights, places, MIX)
+    n = entries.shape[1]
+    texts, ids = np.zeros((n, 2, d), np.float32), np.zeros((n, d), np.float32)
+    for i in range(n):
+        read(ids[i], entries[0, i], tables[0], tables[1])
+        read(texts[i, 0], entries[0, i], tables[2], tables[3])
+        read(texts[i, 1], entries[1, i], tables[4], tables[5])
+    content = linear(texts.reshape(n, 2 * d), weights, places, MIX)
     x = np.empty_like(ids)
     position, newest = matrix(weights, places, side + POSITION, d), vector(weights, places, side + NEWEST)
     row = 0
     for user in range(len(slots)):
-        recent = vector(memory[slots[user]], starts, last + (VIDEO_RECENT if own == VIDEO else COMMENT_RECENT))
+        kept = memory[slots[user]]
+        recent = vector(kept, starts, last + (VIDEO_RECENT if own == VIDEO else COMMENT_RECENT))
+        theirs = vector(kept, starts, last + (COMMENT_RECENT if own == VIDEO else VIDEO_RECENT))
+        for j in range(d):  # the mean of nothing
+            recent[j] = recent[j] if begins[user] > 0 else np.float32(0)
+            theirs[j] = theirs[j] if others[user] > 0 else np.float32(0)
+        remember(rows[slots[user]], own, begins[user], entries[:, row : row + counts[user]])
         for at in range(begins[user], begins[user] + counts[user]):
             for j in range(d):
                 content[row, j] += ids[row, j]
                 x[row, j] = content[row, j] + position[at, j]
-                entry = content[row, j] if own == VIDEO else texts[row, d + j]
+                entry = content[row, j] if own == VIDEO else texts[row, 1, j]
                 recent[j] = recent[j] + newest[at] * (entry - recent[j]) if at > 0 else entry
             row += 1
     norm(x, weights, places, side + START_NORM)
     state = own_layers(own, x, memory, starts, weights, places, shape, slots, begins, counts)
+    if half:
+        return
     crosses = look_across(own, state, memory, starts, weights, places, shape, slots, begins, counts, others)
     row = 0
     for user in range(len(slots)):
@@ -536,17 +616,20 @@ def append(own, ids, texts, query, preference, memory, starts, weights, places, 
         comment_cross = matrix(kept, starts, last + COMMENT_CROSS, d)
         pooled, pooled_log = vector(kept, starts, last + POOLED), vector(kept, starts, last + POOLED_LOG)
         end = row + counts[user]
-        theirs = other_crosses(own, kept, starts, weights, places, shape, others[user])
+        their_crosses = other_crosses(own, kept, starts, weights, places, shape, others[user])
         if own == VIDEO:
-            pool(pooled, pooled_log, state[row:end], crosses[row:end], weights, places, begins[user] > 0)
-            copy_rows(comment_cross, theirs)
+            if counts[user] > 0:
+                pool(pooled, pooled_log, state[row:end], crosses[row:end], weights, places, begins[user] > 0)
+            copy_rows(comment_cross, their_crosses)
         else:
             copy_rows(comment_cross[begins[user] :], crosses[row:end])
             if others[user] > 0:
                 states = matrix(kept, starts, layers, d)[: others[user]]
-                pool(pooled, pooled_log, states, theirs, weights, places, others[user] == 0)
+                pool(pooled, pooled_log, states, their_crosses, weights, places, others[user] == 0)
         row = end
     own_lengths = begins + counts
     videos, comments = (own_lengths, others) if own == VIDEO else (others, own_lengths)
     video_preferences(memory, starts, weights, places, shape, slots, videos)
-    comment_preferences(preference, query, memory, starts, weights, places, shape, slots, comments)
+    asked = queries(current, at_out, tables)
+    comment_preferences(out[1], at_out, asked, memory, starts, weights, places, shape, slots, comments)
+    collect(out, rows, memory, starts, shape, slots, at_out)

@@ -1,4 +1,4 @@
-"""The weights of the compiled steps (`model_runtime.step_kernel`), multiplied together once instead of at every step."""
+"""Weights of the compiled steps (`model_runtime.step_kernel`), multiplied together once instead of at every step."""
 
 from __future__ import annotations
 

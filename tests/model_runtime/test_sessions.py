@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -25,10 +25,23 @@ SLOT = Pools(WINDOW, DIM, 2, 2, 0).slot_bytes
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def whole_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     pytest.importorskip("torch")
     folder = tmp_path_factory.mktemp("bundle") / "b"
     return write_random_sr(folder, videos=VIDEOS, comments=COMMENTS, window=WINDOW, drop=DROP, dim=DIM)
+
+
+@pytest.fixture(scope="module", params=["compiled", "graphs"])
+def steps(request: pytest.FixtureRequest) -> str:
+    """What takes the steps: compiled functions, or graphs as where Numba or the weights for it are missing."""
+    if request.param == "compiled":
+        pytest.importorskip("numba")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def bundle(whole_bundle: Bundle, steps: str) -> Bundle:
+    return whole_bundle if steps == "compiled" else replace(whole_bundle, step_weights=None)
 
 
 @dataclass
@@ -111,7 +124,7 @@ def test_sessions_give_what_full_encodings_give(
         compare(scorer, plain, [users[who] for who in sorted(asked)])
 
 
-def test_what_can_go_on_does_go_on(bundle: Bundle) -> None:
+def test_what_can_go_on_does_go_on(bundle: Bundle, steps: str) -> None:
     scorer = Scorer(bundle)
     users = [User(f"u{i}") for i in range(3)]
     counts = scorer.sessions.counts
@@ -129,6 +142,8 @@ def test_what_can_go_on_does_go_on(bundle: Bundle) -> None:
     assert score() == {"step": 4}
     users[1].happen("late video", 3)
     users[2].happen("view", 4)
+    assert score() == {"restart" if steps == "compiled" else "fill": 1, "query": 2}
+    users[0].videos, users[0].pairs = ["v7"], [("v8", "c9")]
     assert score() == {"fill": 1, "query": 2}
     for number in range(WINDOW):
         users[2].happen("video", number)
@@ -136,7 +151,13 @@ def test_what_can_go_on_does_go_on(bundle: Bundle) -> None:
     before = dict(counts)
     users[2].happen("video", 5)
     score()
-    assert {kind: counts[kind] - before[kind] for kind in counts} == {"fill": 0, "step": 1, "query": 2, "plain": 0}
+    assert {kind: counts[kind] - before[kind] for kind in counts} == {
+        "fill": 0,
+        "step": 1,
+        "restart": 0,
+        "query": 2,
+        "plain": 0,
+    }
     assert scorer.score([Request(["v1"])])
     assert counts["plain"] == 1
 
@@ -170,13 +191,19 @@ def test_a_user_twice_in_a_batch_is_two_users(bundle: Bundle) -> None:
     compare(scorer, plain, [User("u", ["v1", "v2", "v3"])])
 
 
-def test_a_failed_batch_leaves_no_half_session(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_batch_leaves_no_half_session(bundle: Bundle, steps: str, monkeypatch: pytest.MonkeyPatch) -> None:
     scorer, plain = Scorer(bundle), Scorer(bundle, session_bytes=0)
     user = User("u", ["v1"], [("v2", "c3")])
     compare(scorer, plain, [user])
     with monkeypatch.context() as patch:
-        patch.setattr(Pools, "append", lambda *_: 1 / 0)
+        if steps == "compiled":
+            from model_runtime.compiled import CompiledSteps
+
+            patch.setattr(CompiledSteps, "_videos", lambda *_: 1 / 0)
+        else:
+            patch.setattr(Pools, "append", lambda *_: 1 / 0)
         user.happen("video", 5)
+        user.happen("comment", 5)
         with pytest.raises(ZeroDivisionError):
             scorer.score([user.request("u"), Request(["v1"], user_id="new")])
     assert len(scorer.sessions) == 0
