@@ -25,15 +25,7 @@ class CompiledSteps:
         packed, places = weights.packed()
         shape = weights.dim, weights.heads, weights.layers, weights.feed_forward
         self._model = pools.memory, pools.starts, packed, places, shape
-        self._load()
-
-    def _load(self) -> None:
-        """Load the compiled functions, or compile them, by calling them for a user in memory that nobody has yet."""
-        preference = np.zeros((1, self._model[-1][0]), np.float32)
-        nobody = Encoded(preference, preference.copy(), np.zeros((3, 1, 1), np.int32), np.full(1, -1))
-        for side in (step_kernel.VIDEO, step_kernel.COMMENT):
-            self._append(side, False, [[-1], [-1]], [[0], [0], [1], [0], [0]], nobody)
-        self._query([[0], [0], [0]], nobody)
+        step_kernel.load()
 
     def can(self, job: Job) -> bool:
         """Anything: a whole encoding is both sides begun again."""

@@ -12,6 +12,7 @@ them, and else ONNX graphs (`model_runtime.graph_steps`), slower by what startin
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -25,6 +26,8 @@ from model_runtime.graph_steps import GraphSteps
 from model_runtime.jobs import Encoded, Job, Session, Steps
 from model_runtime.pools import Pools
 from model_runtime.step_weights import StepWeights
+
+log = logging.getLogger(__name__)
 
 _KNOWN = "video", "comment_video", "comment"
 
@@ -228,7 +231,10 @@ class Sessions:
 
 def _steps(graphs: StepGraphs, weights: StepWeights | None, candidates: Candidates, pools: Pools) -> Steps:
     if weights is not None and find_spec("numba") is not None:
-        from model_runtime.compiled import CompiledSteps
-
-        return CompiledSteps(weights, candidates, pools)
+        try:
+            from model_runtime.compiled import CompiledSteps
+        except RuntimeError as error:  # Numba finds no folder where it may keep what it compiles
+            log.warning("steps are taken by graphs, which is slower: %s; set NUMBA_CACHE_DIR", error)
+        else:
+            return CompiledSteps(weights, candidates, pools)
     return GraphSteps(graphs, candidates, pools)

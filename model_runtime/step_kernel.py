@@ -12,11 +12,16 @@ Shapes: B users, n or N rows, d width, h heads, f feed-forward, L layers. Rows l
 over columns come innermost, so that the compiler makes vector instructions of them; BLAS is not called, for starting it
 costs more than most of these products. `weights`, `places`, `memory` and `starts` are laid out by
 `model_runtime.compiled`; names in capitals number their parts. Sides are numbered: video 0, comment 1.
+
+    python -m model_runtime.step_kernel
+
+compiles, which takes half a minute. Otherwise the first process on a machine that needs the functions does.
 """
 
 from __future__ import annotations
 
 import math
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -97,15 +102,15 @@ def copy_rows(to, rows):  # type: ignore[no-untyped-def]
 
 @njit(**_INNER)
 def add_product(out, rows, weights):  # type: ignore[no-untyped-def]
-    """out [n, m] += rows [n, k] @ weights [k, m]; k is a multiple of 4."""
+    """out [n, m] += rows [n, k] @ weights [k, m]."""
     # Four rows and four terms at a time: each weight that is loaded serves four rows, each sum is stored once for four.
     n, k = rows.shape
     m = weights.shape[1]
-    whole = n // 4 * 4
+    whole, most = n // 4 * 4, k // 4 * 4
     for i in range(0, whole, 4):
         x0, x1, x2, x3 = rows[i], rows[i + 1], rows[i + 2], rows[i + 3]
         y0, y1, y2, y3 = out[i], out[i + 1], out[i + 2], out[i + 3]
-        for p in range(0, k, 4):
+        for p in range(0, most, 4):
             w0, w1, w2, w3 = weights[p], weights[p + 1], weights[p + 2], weights[p + 3]
             a0, a1, a2, a3 = x0[p], x0[p + 1], x0[p + 2], x0[p + 3]
             b0, b1, b2, b3 = x1[p], x1[p + 1], x1[p + 2], x1[p + 3]
@@ -119,11 +124,15 @@ def add_product(out, rows, weights):  # type: ignore[no-untyped-def]
                 y3[j] += d0 * v0 + d1 * v1 + d2 * v2 + d3 * v3
     for i in range(whole, n):
         x0, y0 = rows[i], out[i]
-        for p in range(0, k, 4):
+        for p in range(0, most, 4):
             w0, w1, w2, w3 = weights[p], weights[p + 1], weights[p + 2], weights[p + 3]
             a0, a1, a2, a3 = x0[p], x0[p + 1], x0[p + 2], x0[p + 3]
             for j in range(m):
                 y0[j] += a0 * w0[j] + a1 * w1[j] + a2 * w2[j] + a3 * w3[j]
+    for i in range(n):
+        for p in range(most, k):
+            for j in range(m):
+                out[i, j] += rows[i, p] * weights[p, j]
 
 
 @njit(**_INNER)
@@ -633,3 +642,22 @@ def append(own, half, entries, current, tables, out, rows, memory, starts, weigh
     asked = queries(current, at_out, tables)
     comment_preferences(out[1], at_out, asked, memory, starts, weights, places, shape, slots, comments)
     collect(out, rows, memory, starts, shape, slots, at_out)
+
+
+def load() -> None:
+    """Load the compiled functions, or compile them, by calling them for nobody."""
+    d = 4
+    weights, memory, table = np.zeros(2048, np.float32), np.zeros((1, 2048), np.float32), np.zeros((1, d), np.float32)
+    table.flags.writeable = False
+    bounds = np.arange(128) * 4 * d  # any will do
+    out = np.zeros((0, d), np.float32), np.zeros((0, d), np.float32), np.zeros((3, 0, 1), np.int32)
+    rows, current, tables = np.zeros((1, 3, 1), np.int32), np.zeros(0, np.int64), (table,) * 6
+    model = memory, bounds, weights, bounds, (d, 1, 1, d)
+    for side in (VIDEO, COMMENT):
+        append(side, False, np.zeros((2, 0), np.int64), current, tables, out, rows, *model, np.zeros((5, 0), np.int64))
+    query(current, tables, out, rows, *model, np.zeros((3, 0), np.int64))
+
+
+if __name__ == "__main__":
+    # Not this module's own functions: what is kept is kept under the module's name.
+    import_module("model_runtime.step_kernel").load()

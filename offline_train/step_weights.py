@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_runtime.step_weights import StepWeights
-from offline_train.graph import Array, Graph
+from offline_train.weights import Array, Weights
 
 
 def step_weights(weights: Mapping[str, NDArray[Any]], *, heads: int, temperature: float) -> StepWeights:
     """From the weights of `SREncoder.state_dict()` as arrays."""
     w = {name: np.asarray(value, dtype=np.float64) for name, value in weights.items()}
-    g = Graph(w, heads, temperature)
+    g = Weights(w, heads)
     parts: dict[str, Array] = {
         **_linear("mix", *_named(w, "mix")),
         **_linear("pooling", *g.through_fusion()),

@@ -3,10 +3,10 @@
 Users with full histories (windows of 50, which drop 16 at once, so 35 to 50 entries) have 80 % video and 20 % comment
 events, one per user and batch. All sides get the same requests and give the same preferences within 1e-4; all include
 looking up ids and vectors. What the incremental side pays for window drops (about one event in sixteen encodes one
-history from the beginning) is in its figure. Full encodings are done in both ways that there are, by the exported encoder as
-for a request without a user id, and as for a user's first request, which keeps what steps need; the faster one counts.
-The model has the published size (d = 64, two layers) and random weights. Rates are events per second of processor time
-of one thread, because the machine's other work must not count.
+history from the beginning) is in its figure. Full encodings are done in both ways that there are, by the exported
+encoder as for a request without a user id, and as for a user's first request, which keeps what steps need; the faster
+one counts. The model has the published size (d = 64, two layers) and random weights. Rates are events per second of
+processor time of one thread, because the machine's other work must not count.
 """
 
 from __future__ import annotations
