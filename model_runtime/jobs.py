@@ -71,14 +71,12 @@ class Job:
     def __init__(self, at: int, request: Request, session: Session, *, fresh: bool = False) -> None:
         """`fresh`: both sides begin again, whatever the session stands for."""
         self.at, self.request, self.session = at, request, session
-        v, c = len(session.videos), len(session.comments)
-        self.begins_video = fresh or list(request.videos[:v]) != session.videos
-        self.begins_comment = (
-            fresh
-            or list(request.comment_ids[:c]) != session.comments
-            or list(request.comment_videos[:c]) != session.comment_videos
+        self.begins_video = fresh or not _goes_on(request.videos, session.videos)
+        self.begins_comment = fresh or not (
+            _goes_on(request.comment_ids, session.comments) and _goes_on(request.comment_videos, session.comment_videos)
         )
-        self.video, self.comment = 0 if self.begins_video else v, 0 if self.begins_comment else c
+        self.video = 0 if self.begins_video else len(session.videos)
+        self.comment = 0 if self.begins_comment else len(session.comments)
 
     @property
     def more(self) -> int:
@@ -93,6 +91,12 @@ class Job:
     def appends(self) -> bool:
         """Whether entries only come at the ends of both histories, if any do."""
         return not (self.begins_video or self.begins_comment)
+
+
+def _goes_on(history: Sequence[str], known: list[str]) -> bool:
+    """Whether a history is what is known of it, with more at its end or not."""
+    begin = history[: len(known)]
+    return begin == known if isinstance(begin, list) else list(begin) == known
 
 
 class Steps(Protocol):

@@ -27,6 +27,7 @@ from model_runtime.scorer import Scorer
 WINDOW, DROP = 50, 16
 VIDEOS, COMMENTS = 2_000, 20_000
 USERS = 256
+_TURN = 64
 
 
 class _Users:
@@ -71,14 +72,15 @@ def run(folder: Path, *, rounds: int, quick: bool, batch: int) -> list[tuple[flo
     for start in range(0, USERS, 64):
         sessions.encode([users.request(user) for user in range(start, start + 64)])
     pairs = []
-    events = (1 if quick else 3) * (USERS if batch > 1 else USERS // 2)
+    events = (1 if quick else 3) * USERS
     strangers = count()
     for number in range(rounds):
         spent = {"incremental": 0.0, "encoder": 0.0, "first": 0.0}
         worst = 0.0
         before = dict(sessions.counts)
-        for start in range(0, events, batch):
-            asked = [user % USERS for user in range(start, start + batch)]
+        for start in range(0, events, _TURN):
+            # One side after another does as many events as the other, so that each has its own caches warm.
+            asked = [user % USERS for user in range(start, start + _TURN)]
             for user in asked:
                 users.happen(user)
             requests = [users.request(user) for user in asked]
@@ -88,13 +90,17 @@ def run(folder: Path, *, rounds: int, quick: bool, batch: int) -> list[tuple[flo
                 ("first", firsts, [replace(request, user_id=f"new{next(strangers)}") for request in requests]),
             ]
             given = {}
-            turn = (start // batch) % len(sides)
-            for kind, encoder, batch_requests in sides[turn:] + sides[:turn]:
+            turn = (start // _TURN) % len(sides)
+            for kind, encoder, turns_requests in sides[turn:] + sides[:turn]:
+                batches = [turns_requests[first : first + batch] for first in range(0, _TURN, batch)]
                 began = time.thread_time()
-                given[kind] = encoder.encode(batch_requests)
+                encoded = [encoder.encode(each) for each in batches]
                 spent[kind] += time.thread_time() - began
+                given[kind] = [
+                    np.concatenate(preferences) for preferences in zip(*(e[:2] for e in encoded), strict=True)
+                ]
             for kind in ("encoder", "first"):
-                for one, other in zip(given["incremental"][:2], given[kind][:2], strict=True):
+                for one, other in zip(given["incremental"], given[kind], strict=True):
                     worst = max(worst, float(np.abs(one - other).max()))
         rates = {kind: events / seconds for kind, seconds in spent.items()}
         pairs.append((rates["incremental"], max(rates["encoder"], rates["first"])))
