@@ -7,7 +7,8 @@ elsewhere (a window drop, an event out of order), unless compiled steps can enco
 Sessions belong to one bundle: a new model starts without any.
 
 Steps are compiled functions (`model_runtime.compiled`) where Numba is installed and the bundle has the weights for
-them, and else ONNX graphs (`model_runtime.graph_steps`), slower by what starting a graph's many operators costs.
+them, and else, also while these are being compiled, ONNX graphs (`model_runtime.graph_steps`), slower by what starting
+a graph's many operators costs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,8 @@ from model_runtime.step_weights import StepWeights
 log = logging.getLogger(__name__)
 
 _KNOWN = "video", "comment_video", "comment"
+#: how long compiled steps are waited for: to load them takes one or two seconds, to compile them half a minute
+_LOADING_S = 5.0
 
 
 class Sessions:
@@ -59,12 +63,33 @@ class Sessions:
             pools = Pools(features.window, features.dim, graphs.layers, graphs.heads, budget_bytes)
             # A batch must fit with all of its users.
             if pools.slots >= max_batch:
-                self._pools, self._steps = pools, _steps(graphs, weights, candidates, pools)
+                self._pools, self._steps = pools, GraphSteps(graphs, candidates, pools)
+        self._compiled: Steps | None = None  # loaded, for the next batch to take over
+        self._loader: Thread | None = None
+        if self._pools is not None and weights is not None and find_spec("numba") is not None:
+            self._loader = Thread(target=self._load, args=(weights, self._pools), name="compiled-steps", daemon=True)
+            self._loader.start()
+            self._loader.join(_LOADING_S)
+            if self._loader.is_alive():
+                log.info("graphs take the steps until the functions for them are compiled, once on a machine")
         self._free = list(range(self._pools.slots))[::-1] if self._pools else []
         self.counts = {"fill": 0, "step": 0, "restart": 0, "query": 0, "plain": 0}
 
     def __len__(self) -> int:
         return len(self._sessions)
+
+    def wait(self) -> None:
+        """Until compiled steps are loaded or, once on a machine, compiled; until then graphs take the steps."""
+        if self._loader is not None:
+            self._loader.join()
+
+    def _load(self, weights: StepWeights, pools: Pools) -> None:
+        try:
+            from model_runtime.compiled import CompiledSteps
+
+            self._compiled = CompiledSteps(weights, self._candidates, pools)
+        except Exception as error:  # whatever it is, graphs do the same; one is that Numba has nowhere to write to
+            log.warning("graphs take the steps, which is slower: %s (is NUMBA_CACHE_DIR writable?)", error)
 
     def encode(self, requests: Sequence[Request]) -> Encoded:
         """Preferences and rows, in the order of the requests.
@@ -72,6 +97,9 @@ class Sessions:
         Raises:
             ValueError: a request's two comment columns differ in length.
         """
+        if self._compiled is not None:
+            # On the same memory: sessions go on.
+            self._steps, self._compiled = self._compiled, None
         size, dim = len(requests), self._features.dim
         width = max((max(len(r.videos), len(r.comment_ids)) for r in requests), default=1) or 1
         found = self._candidates.video_index
@@ -227,14 +255,3 @@ class Sessions:
         if idle:
             self._steps.query(idle, out)
             self.counts["query"] += len(idle)
-
-
-def _steps(graphs: StepGraphs, weights: StepWeights | None, candidates: Candidates, pools: Pools) -> Steps:
-    if weights is not None and find_spec("numba") is not None:
-        try:
-            from model_runtime.compiled import CompiledSteps
-        except RuntimeError as error:  # Numba finds no folder where it may keep what it compiles
-            log.warning("steps are taken by graphs, which is slower: %s; set NUMBA_CACHE_DIR", error)
-        else:
-            return CompiledSteps(weights, candidates, pools)
-    return GraphSteps(graphs, candidates, pools)

@@ -6,6 +6,11 @@ entries is appended at once; appended to nothing, that is what a window drop nee
 beginning while the other side keeps its states. And nothing is started but one function, where starting a graph's 150
 operators costs more than what they do for one user.
 
+Measured on the part that costs most, a cross layer's rows behind the attention (d = 64, f = 256), for one user's 42 and
+for 2 700, in microseconds (AMD Zen 1, one thread, medians of 7): these functions 155 and 9 100, ONNX Runtime 196 and
+9 900, NumPy 594 and 42 700. ONNX Runtime's fp16 (214 and 11 700) and int8 (211 and 10 400) are no faster on such a
+processor, and off by 4e-3 and 0.4 where 1e-4 is promised of the whole.
+
 All of it is in this file because Numba compiles again what is cached only when the function's own file changes.
 
 Shapes: B users, n or N rows, d width, h heads, f feed-forward, L layers. Rows lie in one piece and are float32. Loops

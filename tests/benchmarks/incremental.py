@@ -68,6 +68,8 @@ def run(folder: Path, *, rounds: int, quick: bool, batch: int) -> list[tuple[flo
         folder / "bundle", videos=VIDEOS, comments=COMMENTS, window=WINDOW, drop=DROP, dim=64, feedforward=256
     )
     sessions, firsts = (Scorer(bundle, session_bytes=64 << 20).sessions for _ in range(2))
+    for each in (sessions, firsts):
+        each.wait()
     users = _Users()
     for start in range(0, USERS, 64):
         sessions.encode([users.request(user) for user in range(start, start + 64)])

@@ -86,6 +86,8 @@ def test_where_numba_is_missing_graphs_take_the_steps(bundle: Bundle, monkeypatc
     assert isinstance(scorer.sessions._steps, GraphSteps)
     monkeypatch.undo()
     compiled = Scorer(bundle)
+    compiled.sessions.wait()
+    compiled.score([Request()])
     assert not isinstance(compiled.sessions._steps, GraphSteps)
     for videos in (["v1"], ["v1", "v2"]):
         one, other = (each.score([Request(videos, user_id="u")])[0] for each in (scorer, compiled))

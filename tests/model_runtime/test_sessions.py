@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field, replace
+from threading import Event
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 from support.random_sr import write_random_sr
 
 from model_runtime.bundle import Bundle
+from model_runtime.graph_steps import GraphSteps
 from model_runtime.pools import Pools
 from model_runtime.scorer import CHUNK, Ranking, Request, Scorer
+from model_runtime.sessions import Sessions
 
 pytestmark = pytest.mark.train
 
@@ -42,6 +45,12 @@ def steps(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def bundle(whole_bundle: Bundle, steps: str) -> Bundle:
     return whole_bundle if steps == "compiled" else replace(whole_bundle, step_weights=None)
+
+
+def scorer_of(bundle: Bundle, **settings: int) -> Scorer:
+    scorer = Scorer(bundle, **settings)
+    scorer.sessions.wait()
+    return scorer
 
 
 @dataclass
@@ -108,7 +117,7 @@ _steps = st.lists(st.tuples(_events, st.sets(st.integers(0, 4), min_size=1), st.
 def test_sessions_give_what_full_encodings_give(
     bundle: Bundle, steps: list[tuple[list[tuple[int, str, int]], set[int], int]]
 ) -> None:
-    scorer, plain = Scorer(bundle, session_bytes=CHUNK * SLOT), Scorer(bundle, session_bytes=0)
+    scorer, plain = scorer_of(bundle, session_bytes=CHUNK * SLOT), scorer_of(bundle, session_bytes=0)
     rng = np.random.default_rng(len(steps))
     users = [User(f"u{i}") for i in range(5)]
     for events, asked, growth in steps:
@@ -125,7 +134,7 @@ def test_sessions_give_what_full_encodings_give(
 
 
 def test_what_can_go_on_does_go_on(bundle: Bundle, steps: str) -> None:
-    scorer = Scorer(bundle)
+    scorer = scorer_of(bundle)
     users = [User(f"u{i}") for i in range(3)]
     counts = scorer.sessions.counts
 
@@ -163,7 +172,7 @@ def test_what_can_go_on_does_go_on(bundle: Bundle, steps: str) -> None:
 
 
 def test_least_recently_used_sessions_make_room(bundle: Bundle) -> None:
-    scorer, plain = Scorer(bundle, session_bytes=CHUNK * SLOT + SLOT // 2), Scorer(bundle, session_bytes=0)
+    scorer, plain = scorer_of(bundle, session_bytes=CHUNK * SLOT + SLOT // 2), scorer_of(bundle, session_bytes=0)
     users = [User(f"u{i}") for i in range(CHUNK + 10)]
     for number, user in enumerate(users):
         user.happen("video", number)
@@ -180,19 +189,19 @@ def test_least_recently_used_sessions_make_room(bundle: Bundle) -> None:
 
 
 def test_a_budget_too_small_for_a_batch_keeps_nothing(bundle: Bundle) -> None:
-    scorer = Scorer(bundle, session_bytes=(CHUNK - 1) * SLOT)
+    scorer = scorer_of(bundle, session_bytes=(CHUNK - 1) * SLOT)
     scorer.score([Request(["v1"], user_id="u")])
     assert (len(scorer.sessions), scorer.sessions.counts["plain"]) == (0, 1)
 
 
 def test_a_user_twice_in_a_batch_is_two_users(bundle: Bundle) -> None:
-    scorer, plain = Scorer(bundle), Scorer(bundle, session_bytes=0)
+    scorer, plain = scorer_of(bundle), scorer_of(bundle, session_bytes=0)
     compare(scorer, plain, [User("u", ["v1"]), User("u", ["v1", "v2"]), User("u", ["v3"])])
     compare(scorer, plain, [User("u", ["v1", "v2", "v3"])])
 
 
 def test_a_failed_batch_leaves_no_half_session(bundle: Bundle, steps: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    scorer, plain = Scorer(bundle), Scorer(bundle, session_bytes=0)
+    scorer, plain = scorer_of(bundle), scorer_of(bundle, session_bytes=0)
     user = User("u", ["v1"], [("v2", "c3")])
     compare(scorer, plain, [user])
     with monkeypatch.context() as patch:
@@ -211,7 +220,7 @@ def test_a_failed_batch_leaves_no_half_session(bundle: Bundle, steps: str, monke
 
 
 def test_a_list_that_its_owner_changes_is_noticed(bundle: Bundle) -> None:
-    scorer, plain = Scorer(bundle), Scorer(bundle, session_bytes=0)
+    scorer, plain = scorer_of(bundle), scorer_of(bundle, session_bytes=0)
     user = User("u", ["v1", "v2"])
     compare(scorer, plain, [user])
     user.videos[0] = "v9"
@@ -222,7 +231,7 @@ def test_a_list_that_its_owner_changes_is_noticed(bundle: Bundle) -> None:
 
 @pytest.mark.slow
 def test_ten_thousand_sequences(bundle: Bundle) -> None:
-    scorer, plain = Scorer(bundle, session_bytes=2 * CHUNK * SLOT), Scorer(bundle, session_bytes=0)
+    scorer, plain = scorer_of(bundle, session_bytes=2 * CHUNK * SLOT), scorer_of(bundle, session_bytes=0)
     random_ = random.Random(5)
     kinds = ["video"] * 12 + ["comment"] * 5 + ["view", "late video", "late comment", "lost"]
     for batch in range(10_000 // CHUNK + 1):
@@ -233,3 +242,25 @@ def test_ten_thousand_sequences(bundle: Bundle) -> None:
                     user.happen(random_.choice(kinds), random_.randrange(200))
             compare(scorer, plain, random_.sample(users, random_.randint(1, CHUNK)))
     assert scorer.sessions.counts["step"] > 10_000
+
+
+def test_compiled_steps_go_on_where_graphs_were(whole_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a worker starts before the functions are compiled: sessions stay good."""
+    pytest.importorskip("numba")
+    compiled = Event()
+    load = Sessions._load
+    monkeypatch.setattr(Sessions, "_load", lambda *arguments: (compiled.wait(60), load(*arguments)))
+    monkeypatch.setattr("model_runtime.sessions._LOADING_S", 0.0)
+    scorer = Scorer(whole_bundle)
+    plain = Scorer(replace(whole_bundle, step_weights=None), session_bytes=0)
+    users = [User(f"u{i}") for i in range(3)]
+    for number in range(2 * WINDOW):
+        if number == WINDOW // 2:
+            assert isinstance(scorer.sessions._steps, GraphSteps)
+            compiled.set()
+            scorer.sessions.wait()
+        for user in users:
+            user.happen("comment" if number % 3 == 0 else "video", number)
+        compare(scorer, plain, users)
+    assert not isinstance(scorer.sessions._steps, GraphSteps)
+    assert scorer.sessions.counts["fill"] == len(users)
