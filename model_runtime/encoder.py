@@ -46,7 +46,7 @@ class Encoder:
         return video, comment
 
 
-class Steps:
+class StepGraphs:
     """The graphs of incremental encoding (`model_runtime.sessions`): `fill`, `video_step`, `comment_step`, `query`."""
 
     def __init__(self, bundle: Bundle, *, threads: int) -> None:
@@ -92,3 +92,12 @@ def _open(file: Path, threads: int) -> ort.InferenceSession:
         return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises a dozen unrelated types, some of them plain Exception
         raise BundleError(f"{file}: {error}; export the model again") from None
+
+
+def there(length: NDArray[Any], width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where in [B * width] a position is there, [N], and for each of [B * width] which of these it is (any if none)."""
+    there = (np.arange(width) < length[:, None]).ravel()
+    rows = np.flatnonzero(there)
+    if len(rows) == 0:
+        return np.zeros(1, np.int64), np.zeros(len(there), np.int64)
+    return rows, np.maximum(np.cumsum(there) - 1, 0)

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from model_runtime.candidates import Candidates
 from model_runtime.features import Request
+from model_runtime.jobs import Encoded
 from model_runtime.live_features import comment_columns, mean_direction, unit, video_columns
 from model_runtime.live_ranker import Floats, Ranked, Ranker, Rows, best_of, taken
 from model_runtime.live_section import LiveItems, LiveTask
 from model_runtime.ranking import thresholds
 from model_runtime.related import looked_up
 from model_runtime.rows import Column, inverse_lengths
-from model_runtime.sessions import Encoded
 from model_runtime.signals import NEVER_MS, Signals, Tally
 from model_runtime.sources import SOURCE_SIZE, SOURCES, best_first, top
 

@@ -15,24 +15,28 @@ class Pools:
     """Slots for as many users as fit into a budget. Memory is taken from the system when a slot is first used."""
 
     def __init__(self, window: int, dim: int, layers: int, heads: int, budget_bytes: int) -> None:
-        #: by side, what has one vector per position, [window, d]: layer inputs, states, means of values
-        self._by_position = {
-            side: [*(f"{side}_{layer}" for layer in range(layers)), f"{side}_state", f"{side}_mean"] for side in _SIDES
-        }
-        self._by_position["comment"].append("comment_cross")
-        shapes: dict[str, tuple[int, ...]] = {
-            name: (window, dim) for names in self._by_position.values() for name in names
-        }
-        shapes |= {f"{side}_log": (heads, window) for side in _SIDES}
-        shapes |= {"pooled": (2 * dim,), "pooled_log": (1,)}
+        shapes: dict[str, tuple[int, ...]] = {}
+        for side in _SIDES:
+            shapes |= {f"{side}_{layer}": (window, dim) for layer in range(layers)}
+            shapes |= {f"{side}_state": (window, dim), f"{side}_mean": (window, dim), f"{side}_log": (heads, window)}
+        shapes |= {"comment_cross": (window, dim), "pooled": (2 * dim,), "pooled_log": (1,)}
         shapes |= dict.fromkeys(("video_recent", "comment_recent", "video_preference"), (dim,))
-        rows = "video", "comment_video", "comment"
-        self.slot_bytes = 4 * (sum(int(np.prod(shape)) for shape in shapes.values()) + len(rows) * window)
+        kinds = "video", "comment_video", "comment"
+        sizes = [int(np.prod(shape)) for shape in shapes.values()]
+        self.slot_bytes = 4 * (sum(sizes) + len(kinds) * window)
         self.slots = budget_bytes // self.slot_bytes
+        #: all of it, [slots, floats]: what belongs to a user lies together; and where its parts begin, the end included
         # Zeros, which are pages that nobody has touched yet: what is beyond a history is masked, but must be finite.
-        self.fields = {name: np.zeros((self.slots, *shape), np.float32) for name, shape in shapes.items()}
+        self.memory = np.zeros((self.slots, sum(sizes)), np.float32)
+        self.starts = np.concatenate(([0], np.cumsum(sizes)))
+        #: its parts by name, [slots, ...], as views
+        self.fields = {
+            name: self.memory[:, begin : begin + size].reshape(self.slots, *shape)
+            for (name, shape), begin, size in zip(shapes.items(), self.starts.tolist(), sizes, strict=False)
+        }
         #: rows of the catalog that the histories were encoded from; -1 beyond their ends and for what is not known
-        self.rows = {name: np.zeros((self.slots, window), np.int32) for name in rows}
+        self.all_rows = np.zeros((self.slots, len(kinds), window), np.int32)
+        self.rows = {kind: self.all_rows[:, number] for number, kind in enumerate(kinds)}
 
     def read(self, name: str, slots: NDArray[np.intp], widths: Mapping[str, int]) -> NDArray[np.float32]:
         """A field of some slots, [B, ...], as far as the side's history reaches (`widths`)."""

@@ -11,6 +11,8 @@ DECIMALS = 5
 _LOWEST = float(np.finfo(np.float32).min)
 #: columns are dealt into this many groups per wanted item: more make the bound tighter and the search in them longer
 _GROUPS_PER_ITEM = 16
+#: pairs that are compared one by one: of a few, sorting both (as `np.isin` does) takes ten times as long
+_COMPARED = 4096
 #: two scores that differ by less may be equal as published
 _MARGIN = 2 * 10.0**-DECIMALS
 
@@ -42,3 +44,10 @@ def best(scores: NDArray[np.float32], count: int, threshold: float) -> tuple[NDA
     rounded = scores[at].astype(np.float64).round(DECIMALS)
     order = np.argsort(-rounded, kind="stable")[:count]
     return at[order], rounded[order]
+
+
+def without(rows: NDArray[np.int32], others: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The rows [n] that are not among others [m], in their order."""
+    if len(rows) * len(others) <= _COMPARED:
+        return rows[(rows[:, None] != others).all(axis=1)]
+    return rows[~np.isin(rows, others)]

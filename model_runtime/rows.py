@@ -51,9 +51,16 @@ class Table:
     def __init__(self, base: NDArray[np.float32]) -> None:
         self.base = base  # [n, d]
         self.late = Column(base.shape[1], np.float32)
+        self._parts = _read_only(base), _read_only(self.late.values())
 
     def __len__(self) -> int:
         return len(self.base) + len(self.late)
+
+    def parts(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The bundle's rows and those that came later, read-only views."""
+        if len(self._parts[1]) != len(self.late):
+            self._parts = _read_only(self.base), _read_only(self.late.values())
+        return self._parts
 
     def take(self, index: Rows, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Vectors at `index` (any shape), [..., d]; zeros where it is -1."""
@@ -63,6 +70,12 @@ class Table:
             if len(at[0]):
                 out[at] = self.late.values()[index[at] - len(self.base)]
         return out
+
+
+def _read_only(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def take(table: NDArray[np.float32], index: Rows, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:

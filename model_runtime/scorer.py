@@ -12,23 +12,26 @@ from numpy.typing import NDArray
 
 from model_runtime.bundle import Bundle, Scored
 from model_runtime.candidates import Candidates
-from model_runtime.encoder import Encoder, Steps
+from model_runtime.encoder import Encoder, StepGraphs
 from model_runtime.features import Features, Request
 from model_runtime.ids import video_digest
+from model_runtime.jobs import Encoded
 from model_runtime.live_ranker import Part, Ranked
 from model_runtime.live_scoring import LiveComments, LiveVideos
 from model_runtime.manifest import BundleError
 from model_runtime.nearest import Nearest
-from model_runtime.ranking import best, thresholds
-from model_runtime.sessions import Encoded, Sessions
+from model_runtime.ranking import best, thresholds, without
+from model_runtime.sessions import Sessions
 from model_runtime.signals import Signals
 
 __all__ = ["Ranking", "Request", "Scorer"]
 
 #: Users encoded together. More gain nothing, and pad short histories to longer ones.
 CHUNK = 64
-#: Users scored together against all videos. Fewer make that product slower: it packs the table each time.
+#: Users scored together against all videos, at least. Fewer make that product slower: it packs the table each time.
 _SCORED = 32
+#: Up to this many videos it is twice as many, a tenth faster still; of more, their scores would take too much memory.
+_SCORED_TWICE = 200_000
 #: Memory for sessions, unless told: about 2 000 users with full histories.
 SESSION_BYTES = 256 << 20
 
@@ -86,12 +89,18 @@ class Scorer:
         self.top_comments = top_comments
         self._encoder = Encoder(bundle, threads=threads)
         self._features = Features(self.candidates, bundle.window, CHUNK)
-        steps = Steps(bundle, threads=threads) if bundle.incremental else None
+        graphs = StepGraphs(bundle, threads=threads) if bundle.incremental else None
         self.sessions = Sessions(
-            self.candidates, self._features, self._encoder, steps, max_batch=CHUNK, budget_bytes=session_bytes
+            self.candidates,
+            self._features,
+            self._encoder,
+            graphs,
+            bundle.step_weights,
+            max_batch=CHUNK,
+            budget_bytes=session_bytes,
         )
         self.nearest = Nearest(self.candidates, top_videos, threads=threads)
-        self._scores = np.empty(_SCORED * len(bundle.video_ids), dtype=np.float32)
+        self._scores = np.empty(_together(len(bundle.video_ids)) * len(bundle.video_ids), dtype=np.float32)
         self.signals: Signals | None = None
         self._live_videos: LiveVideos | None = None
         self._live_comments: LiveComments | None = None
@@ -159,8 +168,9 @@ class Scorer:
         moved = self.candidates.moved
         encoded = self.sessions.encode(requests)
         rankings = []
-        for start in range(0, len(requests), _SCORED):
-            part = slice(start, start + _SCORED)
+        together = _together(len(self.candidates))
+        for start in range(0, len(requests), together):
+            part = slice(start, start + together)
             rankings += self._rank(requests[part], encoded.part(part), moved)
         return rankings
 
@@ -209,8 +219,8 @@ class Scorer:
         # After the histories were looked up: every row in them is in the view.
         count, penalties = self.candidates.view()
         vectors = self.candidates.vectors
-        if _SCORED * count > len(self._scores):
-            self._scores = np.empty(2 * _SCORED * count, dtype=np.float32)
+        if len(requests) * count > len(self._scores):
+            self._scores = np.empty(2 * _together(count) * count, dtype=np.float32)
         scores = self._scores[: len(requests) * count].reshape(len(requests), count)
         preference, bundled = encoded.video_preference, len(vectors.base)
         np.matmul(preference, vectors.base.T, out=scores[:, :bundled])
@@ -242,7 +252,7 @@ class Scorer:
         candidates = self.candidates.comments_of(request.current_video or "")
         if self._live_comments is not None:
             return self._live_comments.rank(candidates, preference, history, request, self.top_comments, self._explain)
-        candidates = candidates[~np.isin(candidates, history)]
+        candidates = without(candidates, history)
         scores = self.candidates.comments.scores(candidates, preference)
         bound = thresholds(scores[None], self.top_comments)[0]
         at, found = best(scores, self.top_comments, bound)
@@ -268,6 +278,11 @@ class Scorer:
                         f"{self.bundle.encoder_path}: the {name} preference of a user with {len(user.videos)} videos "
                         f"and {len(user.comment_ids)} comments is not finite; mask empty histories and export again"
                     )
+
+
+def _together(videos: int) -> int:
+    """How many users are scored together against so many videos."""
+    return 2 * _SCORED if videos <= _SCORED_TWICE else _SCORED
 
 
 def _videos(request: Request) -> set[str]:

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from model_runtime.bundle import ID_LISTS, NEIGHBOURS, STEPS, Bundle, Sample, SampleRequest, Scored, write_bundle
 from model_runtime.ids import text_digest
 from model_runtime.live_section import LiveSection
+from model_runtime.step_weights import StepWeights
 from offline_train.batches import comment_vectors
 from offline_train.cooccurrence import neighbours
 from offline_train.corpus import Corpus, Split
@@ -29,6 +30,7 @@ from offline_train.log import VIEW
 from offline_train.reference import Reference, ReferenceRequest
 from offline_train.sr import SRConfig, SREncoder
 from offline_train.step_graphs import encoder_graph, step_graphs
+from offline_train.step_weights import step_weights
 from offline_train.text import TextVectors
 
 SAMPLE_USERS = 8
@@ -67,6 +69,7 @@ def export(
         ids={"video_ids": log.video_ids, "comment_ids": log.comment_ids},
         encoder=encoder_onnx(finetuned.model.encoder, finetuned.model.config),
         steps=steps_onnx(finetuned.model.encoder, finetuned.model.config),
+        step_weights=compiled_weights(finetuned.model.encoder, finetuned.model.config),
         version=version,
         created_ms=created_ms,
         sample=sample(reference, corpus, split),
@@ -103,6 +106,7 @@ def with_metrics(
         ids={name: getattr(bundle, name).tolist() for name in ID_LISTS},
         encoder=bundle.encoder_path.read_bytes(),
         steps={name: bundle.step_path(name).read_bytes() for name in STEPS} if bundle.incremental else None,
+        step_weights=bundle.step_weights,
         version=bundle.version,
         sample=bundle.sample,
         student=bundle.student,
@@ -144,6 +148,11 @@ def steps_onnx(encoder: SREncoder, config: SRConfig) -> dict[str, bytes]:
 
 def _weights(encoder: SREncoder) -> dict[str, np.ndarray]:
     return {name: _numpy(value) for name, value in encoder.state_dict().items()}
+
+
+def compiled_weights(encoder: SREncoder, config: SRConfig) -> StepWeights:
+    """What the compiled steps need of the encoder (`offline_train.step_weights`)."""
+    return step_weights(_weights(encoder), heads=config.heads, temperature=config.temperature)
 
 
 @torch.inference_mode()

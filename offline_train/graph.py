@@ -14,24 +14,26 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, checker, helper, numpy_helper
 
+from offline_train.weights import Array, Weights
+
 OPSET = 20
 _IR_VERSION = 10
+#: ONNX Runtime's own operators: several of the standard's in one, where starting each is what costs
+_FUSED = "com.microsoft"
 _EPSILON = 1e-8
 #: the logarithm of an empty softmax's denominator, and what masks: finite, so that nothing becomes NaN
 _MASKED = -1e9
 _END = 2**31
+#: against a division by zero: the mean square of a vector of length 1e-12
+_TINY = 1e-26
 
-Array = NDArray[np.float64]
 
-
-class Graph:
+class Graph(Weights):
     """A graph in the making. Methods add nodes and return the name of what they give."""
 
     def __init__(self, weights: Mapping[str, Array], heads: int, temperature: float) -> None:
-        self.w, self.heads, self.temperature = weights, heads, temperature
-        self.dim = len(weights["mix.bias"])
-        self.head_dim = self.dim // heads
-        self.layers = 1 + max(int(name.split(".")[2]) for name in weights if name.startswith("video_history.layers."))
+        super().__init__(weights, heads)
+        self.temperature = temperature
         self.nodes: list[Any] = []
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
@@ -46,8 +48,9 @@ class Graph:
             for names in (node.input, node.output):
                 names[:] = [self.renamed.get(value, value) for value in names]
         initializers = [numpy_helper.from_array(value, key) for key, value in self.constants.items()]
+        imports = [helper.make_opsetid("", OPSET), helper.make_opsetid(_FUSED, 1)]
         graph = helper.make_graph(self.nodes, name, self.inputs, self.outputs, initializers)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION)
+        model = helper.make_model(graph, opset_imports=imports, ir_version=_IR_VERSION)
         checker.check_model(model)
         return bytes(model.SerializeToString())
 
@@ -111,46 +114,6 @@ class Graph:
         y = self.named_linear(self.op("Gelu", self.named_linear(x, f"{layer}.up")), f"{layer}.down")
         return self.norm(self.op("Add", x, y), f"{layer}.norm2")
 
-    def head(self, name: str, head: int) -> tuple[Array, Array]:
-        """Weight [d / h, d] and bias [d / h] of one head of a query, key or value map."""
-        part = slice(head * self.head_dim, (head + 1) * self.head_dim)
-        return self.w[f"{name}.weight"][part], self.w[f"{name}.bias"][part]
-
-    def through_keys(self, attention: str) -> tuple[Array, Array, Array, Array]:
-        """Maps from a row x to what its queries are in the space of the memory: [d, h d], [h d], and to the part of its
-        scores that is the same for all keys: [d, h], [h]."""
-        matrices, offsets, same, same_offset = [], [], [], []
-        for i in range(self.heads):
-            (q, qb), (k, kb) = self.head(f"{attention}.query", i), self.head(f"{attention}.key", i)
-            matrices.append(q.T @ k)
-            offsets.append(qb @ k)
-            same.append(q.T @ kb)
-            same_offset.append(qb @ kb)
-        parts = np.concatenate(matrices, 1), np.concatenate(offsets), np.stack(same, 1), np.array(same_offset)
-        a, b, c, e = (part / np.sqrt(self.head_dim) for part in parts)
-        return a, b, c, e
-
-    def through_queries(self, attention: str) -> tuple[Array, Array, Array, Array]:
-        """The same, seen from a key: what it is in the space of the queries' rows."""
-        matrices, offsets, same, same_offset = [], [], [], []
-        for i in range(self.heads):
-            (q, qb), (k, kb) = self.head(f"{attention}.query", i), self.head(f"{attention}.key", i)
-            matrices.append(k.T @ q)
-            offsets.append(kb @ q)
-            same.append(k.T @ qb)
-            same_offset.append(kb @ qb)
-        parts = np.concatenate(matrices, 1), np.concatenate(offsets), np.stack(same, 1), np.array(same_offset)
-        a, b, c, e = (part / np.sqrt(self.head_dim) for part in parts)
-        return a, b, c, e
-
-    def values(self, attention: str) -> tuple[Array, Array]:
-        """From means of memory per head [h d] to the heads' values [d]: [h d, d], [d]."""
-        matrix = np.zeros((self.heads * self.dim, self.dim))
-        for i in range(self.heads):
-            value, _ = self.head(f"{attention}.value", i)
-            matrix[i * self.dim : (i + 1) * self.dim, i * self.head_dim : (i + 1) * self.head_dim] = value.T
-        return matrix, self.w[f"{attention}.value.bias"]
-
     def mask(self, length: str, like: str) -> tuple[str, str]:
         """For lengths [B] and something [B, L, d]: [B, 1, L], 0 where a position is there and `_MASKED` where not, and
         [B, 1], 1 where any is."""
@@ -173,23 +136,16 @@ class Graph:
     def per_head(self, x: str) -> str:
         return self.reshape(x, -1, self.heads, self.dim)
 
-    def unit(self, x: str) -> str:
-        """At length 1 / temperature."""
-        length = self.op("ReduceL2", x, self.ints(-1), keepdims=1)
-        return self.op(
-            "Mul", self.op("Div", x, self.op("Max", length, self.number(1e-12))), self.number(1 / self.temperature)
-        )
+    def unit_of_sum(self, x: str, y: str) -> str:
+        """x + y, both [N, d], at length 1 / temperature; zeros stay zeros."""
+        # x / sqrt(mean x^2) has length sqrt(d)
+        scale = self.constant("unit.scale", np.full(self.dim, self.dim**-0.5 / self.temperature))
+        return self.op("SkipSimplifiedLayerNormalization", x, y, scale, domain=_FUSED, epsilon=_TINY)
 
     def mask_input(self, side: str) -> str:
         return self.input(f"{side}_mask", "B", 1, side[0].upper())
 
     # --- profiles -----------------------------------------------------------------------------------------------------
-
-    def recency(self, side: str) -> Array:
-        """[W]: what entries of a history weigh in its profile, by how many positions are newer."""
-        window = len(self.w[f"{side}_history.position"])
-        weights: Array = np.exp2(-np.arange(window) * np.exp2(-self.w[f"{side}_half_life"]))
-        return weights
 
     def recent(self, vectors: str, length: str, at: str, flags: str, side: str) -> str:
         """The profile [B, d]: the mean of vectors [B, L, d], weighted by recency.
@@ -207,8 +163,8 @@ class Graph:
 
     def more_recent(self, recent: str, vector: str, at: str, side: str) -> str:
         """The profile [B, d] with one more vector [B, d], at position `at` int64 [B]."""
-        newest = 1 / np.cumsum(self.recency(side))  # what the newest entry weighs, by its position
-        weight = self.op("Unsqueeze", self.op("Gather", self.constant(f"{side}.newest", newest), at), self.ints(1))
+        newest = self.constant(f"{side}.newest", self.newest(side))
+        weight = self.op("Unsqueeze", self.op("Gather", newest, at), self.ints(1))
         return self.op("Add", recent, self.op("Mul", weight, self.op("Sub", vector, recent)))
 
     # --- one more position --------------------------------------------------------------------------------------------
@@ -222,24 +178,15 @@ class Graph:
         return self.norm(self.op("Add", content, position), f"{side}_history.norm")
 
     def append(self, x: str, memory: str, mask: str, layer: str) -> str:
-        """One more row x [B, d] of a causal layer, after memory [B, L, d]."""
+        """One more row x [B, d] of a causal layer, after memory [B, L, d]; mask [B, 1, L + 1] also of the new row."""
         attention = f"{layer}.attention"
         matrix, offset, _, _ = self.through_keys(attention)
         query = self.per_head(self.linear(x, f"{attention}.absorbed", matrix, offset))
-        here = self.op("Unsqueeze", x, self.ints(1))  # [B, 1, d]
-        scores = self.op("Add", self.dot(query, memory), mask)
-        weights = self.op("Softmax", self.op("Concat", scores, self.dot(query, here), axis=-1), axis=-1)
-        self.count += 1
-        before, own = f"before_{self.count}", f"own_{self.count}"
-        last = self.ints(-1)
-        self.nodes.append(helper.make_node("Slice", [weights, self.ints(0), last, last], [before]))
-        self.nodes.append(helper.make_node("Slice", [weights, last, self.ints(_END), last], [own]))
-        mean = self.op("Add", self.op("MatMul", before, memory), self.op("Mul", own, here))  # [B, h, d]
-        values, bias = self.values(attention)
-        out, out_bias = self.w[f"{attention}.out.weight"].T, self.w[f"{attention}.out.bias"]
-        attended = self.linear(
-            self.reshape(mean, -1, self.heads * self.dim), f"{attention}.through", values @ out, bias @ out + out_bias
-        )
+        visible = self.op("Concat", memory, self.op("Unsqueeze", x, self.ints(1)), axis=1)
+        weights = self.op("Softmax", self.op("Add", self.dot(query, visible), mask), axis=-1)
+        mean = self.op("MatMul", weights, visible)  # [B, h, d]
+        through = self.through_values(attention)
+        attended = self.linear(self.reshape(mean, -1, self.heads * self.dim), f"{attention}.through", *through)
         return self.feed_forward(x, attended, layer)
 
     def look_across(
@@ -268,20 +215,24 @@ class Graph:
             self.feed_forward(state, self.named_linear(mean, f"{attention}.out"), layer),
         )
 
+    def one_more(self, score: str, log: str) -> tuple[str, str]:
+        """A softmax's log denominator with one more score, and the share that stays with those that were there."""
+        behind = self.op("Sub", log, score)
+        # Not log + softplus(score - log): the log of nothing is so low that the score would be lost in it.
+        return self.op("Add", score, self.op("Softplus", behind)), self.op("Sigmoid", behind)
+
     def one_more_key(self, key: str, same: str, value: str, states: str, mean: str, log: str) -> tuple[str, str]:
         """Cross rows' mean [B, L, d] and log denominator [B, h, L] after one more key with `value` [B, d].
 
         The key is given as `key` [B, h d] and `same` [B, h], in the space of the rows' states [B, L, d].
         """
         score = self.op("Add", self.dot(self.per_head(key), states), self.op("Unsqueeze", same, self.ints(2)))
-        difference = self.op("Sub", score, log)
-        rest = self.op("Softplus", self.op("Neg", self.op("Abs", difference)))
-        new_log = self.op("Add", self.op("Max", score, log), rest)
-        weight = self.op("Transpose", self.op("Sigmoid", difference), perm=[0, 2, 1])  # [B, L, h]
+        new_log, share = self.one_more(score, log)
+        weight = self.op("Transpose", share, perm=[0, 2, 1])  # [B, L, h]
         weight = self.op("Unsqueeze", weight, self.ints(3))
         by_head = self.op("Reshape", mean, self.ints(0, 0, self.heads, self.head_dim))
-        move = self.op("Sub", self.reshape(value, -1, 1, self.heads, self.head_dim), by_head)
-        moved = self.op("Add", by_head, self.op("Mul", weight, move))
+        value = self.reshape(value, -1, 1, self.heads, self.head_dim)
+        moved = self.op("Add", value, self.op("Mul", weight, self.op("Sub", by_head, value)))
         return self.op("Reshape", moved, self.ints(0, 0, self.dim)), new_log
 
     def cross_rows(self, states: str, mean: str, rows: str, places: str, layer: str) -> tuple[str, str, str]:
@@ -298,10 +249,7 @@ class Graph:
 
     def logits(self, state: str, cross: str) -> str:
         """The pooling's scores of fused video states, [N, 1]."""
-        up, up_bias = self.w["pooling.up.weight"].T, self.w["pooling.up.bias"]
-        fusion, fusion_bias = self.w["video_fusion.weight"].T, self.w["video_fusion.bias"]
-        both = self.op("Concat", state, cross, axis=-1)
-        y = self.linear(both, "pooling.fused", fusion @ up, fusion_bias @ up + up_bias)
+        y = self.linear(self.op("Concat", state, cross, axis=-1), "pooling.fused", *self.through_fusion())
         return self.named_linear(self.op("Gelu", self.norm(y, "pooling.norm")), "pooling.score")
 
     def video_preference(self, pooled: str, has: str | None, recent: str) -> str:
@@ -310,7 +258,7 @@ class Graph:
         if has is not None:
             fused = self.op("Mul", fused, has)
         profile = self.op("Mul", recent, self.parameter("video_profile"))
-        return self.unit(self.op("Sum", self.parameter("video_prior"), fused, profile))
+        return self.unit_of_sum(self.op("Add", self.parameter("video_prior"), fused), profile)
 
     def pool(self, states: str, crosses: str, logits: str, mask: str) -> tuple[str, str]:
         """logits [B, 1, L] unmasked, states and crosses [B, L, d]: pooled [B, 2 d], log denominator [B, 1]."""
@@ -326,18 +274,9 @@ class Graph:
         parts: states [B, L, d], cross rows and, unless all are there, mask of comment records.
         recent: [B, d], the profile of their texts.
         """
-        attention, d = "comment_attention", self.dim
-        fusion, fusion_bias = self.w["comment_fusion.weight"], self.w["comment_fusion.bias"]
-        matrix, offset, _, _ = self.through_keys(attention)
-        by_head = matrix.reshape(d, self.heads, d), offset.reshape(self.heads, d)
-        on_state, on_cross = ([part @ half for part in by_head] for half in (fusion[:, :d], fusion[:, d:]))
-        absorbed = self.linear(
-            query,
-            f"{attention}.absorbed",
-            np.concatenate([on_state[0].reshape(d, -1), on_cross[0].reshape(d, -1)], 1),
-            np.concatenate([on_state[1].ravel(), on_cross[1].ravel()]),
-        )
-        for_states, for_crosses = map(self.per_head, self.split(absorbed, [self.heads * d] * 2))
+        attention = "comment_attention"
+        absorbed = self.linear(query, f"{attention}.absorbed", *self.comment_query())
+        for_states, for_crosses = map(self.per_head, self.split(absorbed, [self.heads * self.dim] * 2))
         scores = []
         for states, crosses, *mask in parts:
             score = self.op("Add", self.dot(for_states, states), self.dot(for_crosses, crosses))
@@ -352,20 +291,11 @@ class Graph:
         for which in (0, 1):
             terms = [self.op("MatMul", weight, part[which]) for weight, part in zip(weights, parts, strict=True)]
             means.append(terms[0] if len(terms) == 1 else self.op("Add", *terms))
-        values, value_bias = self.values(attention)
-        out, out_bias = self.w[f"{attention}.out.weight"].T, self.w[f"{attention}.out.bias"]
-        through = (values @ out).reshape(self.heads, d, d)  # from a fused mean per head
-        from_state, from_cross = ((half.T @ through).reshape(-1, d) for half in (fusion[:, :d], fusion[:, d:]))
-        attended = self.linear(
-            self.reshape(self.op("Concat", *means, axis=-1), -1, self.heads * 2 * d),
-            f"{attention}.through",
-            # per head: the state's mean, then the cross row's
-            np.stack([from_state.reshape(self.heads, d, d), from_cross.reshape(self.heads, d, d)], 1).reshape(-1, d),
-            np.tile(fusion_bias, self.heads) @ (values @ out) + value_bias @ out,
-        )
+        both = self.reshape(self.op("Concat", *means, axis=-1), -1, self.heads * 2 * self.dim)
+        attended = self.linear(both, f"{attention}.through", *self.comment_through())
         if has is not None:
             attended = self.op("Mul", attended, has)
-        attended = self.op("Add", attended, self.constant(f"{attention}.out_bias", out_bias))
+        attended = self.op("Add", attended, self.parameter(f"{attention}.out.bias"))
         preference = self.norm(self.op("Add", query, attended), "comment_norm")
         profile = self.op("Mul", recent, self.parameter("comment_profile"))
-        return self.unit(self.op("Add", preference, profile))
+        return self.unit_of_sum(preference, profile)

@@ -130,17 +130,14 @@ def _own_side(g: Graph, side: str, other: str) -> dict[str, str]:
     position = g.input("position", "B", integer=True)
     content = g.content(id_, title, text)
     x = g.start(content, position, side)
+    # the new row sees itself
+    own_mask = g.op("Pad", mask, g.ints(0, 0, 0, 0, 0, 1), g.number(0.0))
     for layer, memory in enumerate(memories):
         g.output(f"new_{layer}", x, "B", d)
-        x = g.append(x, memory, mask, f"{side}_history.layers.{layer}")
+        x = g.append(x, memory, own_mask, f"{side}_history.layers.{layer}")
     g.output("new_state", x, "B", d)
     # In one product: what the new row asks of the other side, and what it is as a key and a value to it.
-    own, its = g.through_keys(f"{side}_cross.attention"), g.through_queries(f"{other}_cross.attention")
-    value = g.w[f"{other}_cross.attention.value.weight"].T, g.w[f"{other}_cross.attention.value.bias"]
-    maps = [own[:2], own[2:], its[:2], its[2:], value]
-    products = g.linear(
-        x, f"{side}_cross.products", np.concatenate([m for m, _ in maps], 1), np.concatenate([b for _, b in maps])
-    )
+    products = g.linear(x, f"{side}_cross.products", *g.cross_products(side, other))
     query, same, key, key_same, as_value = g.split(products, [heads * d, heads, heads * d, heads, d])
     mean, log, cross = g.look_across(x, query, same, other_state, other_mask, other_has, f"{side}_cross")
     g.output("new_mean", mean, "B", d)
@@ -162,11 +159,10 @@ def _video_step(g: Graph) -> None:
     video_recent, comment_recent = g.input("video_recent", "B", d), g.input("comment_recent", "B", d)
     new = _own_side(g, "video", "comment")
     logit = g.logits(new["state"], new["cross"])  # [B, 1]
-    difference = g.op("Sub", logit, pooled_log)
-    rest = g.op("Softplus", g.op("Neg", g.op("Abs", difference)))
-    g.output("moved_pooled_log", g.op("Add", g.op("Max", logit, pooled_log), rest), "B", 1)
+    moved_log, share = g.one_more(logit, pooled_log)
+    g.output("moved_pooled_log", moved_log, "B", 1)
     both = g.op("Concat", new["state"], new["cross"], axis=-1)
-    pooled = g.op("Add", pooled, g.op("Mul", g.op("Sigmoid", difference), g.op("Sub", both, pooled)))
+    pooled = g.op("Add", both, g.op("Mul", share, g.op("Sub", pooled, both)))
     g.output("moved_pooled", pooled, "B", 2 * d)
     video_recent = g.more_recent(video_recent, new["content"], "position", "video")
     g.output("moved_video_recent", video_recent, "B", d)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import lru_cache
 
 from model_runtime.scorer import Ranking, Request
 from streams import recommendations
@@ -60,12 +61,18 @@ def lists_of(
 
 def cloud_event(newest: Newest, topic: str, generated_ms: int) -> Headers:
     """CloudEvents attributes (Kafka binary mode) of an output."""
-    seconds, millis = divmod(generated_ms, 1000)
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     return [
         ("ce_specversion", b"1.0"),
         ("ce_id", f"{newest.event_id}/{topic}/{generated_ms}".encode()),
         ("ce_type", b"lsvcr." + topic.encode()),
         ("ce_source", b"lsvcr/worker"),
-        ("ce_time", f"{stamp}.{millis:03d}Z".encode()),
+        ("ce_time", _rfc3339(generated_ms)),
     ]
+
+
+@lru_cache(maxsize=8)
+def _rfc3339(ms: int) -> bytes:
+    """Kept, because all records of a batch have one time."""
+    seconds, millis = divmod(ms, 1000)
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{stamp}.{millis:03d}Z".encode()

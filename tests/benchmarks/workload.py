@@ -23,6 +23,7 @@ from support.random_sr import random_encoder
 
 from model_runtime.bundle import write_bundle
 from model_runtime.ids import video_digest
+from model_runtime.step_weights import StepWeights
 from streams.events import CommentInteraction, Event, VideoView
 from streams.history import Newest, Recent, UserState, Window, event_digest
 from streams.topics import COMMENT_INTERACTIONS, VIDEO_VIEWS, partition_of
@@ -78,11 +79,11 @@ def weights() -> Path:
     return path
 
 
-def _graphs() -> tuple[bytes, dict[str, bytes]]:
-    from offline_train.export import encoder_onnx, steps_onnx
+def _graphs() -> tuple[bytes, dict[str, bytes], StepWeights]:
+    from offline_train.export import compiled_weights, encoder_onnx, steps_onnx
 
     encoder, config = random_encoder(window=WINDOW, dim=DIM, feedforward=256)
-    return encoder_onnx(encoder, config), steps_onnx(encoder, config)
+    return encoder_onnx(encoder, config), steps_onnx(encoder, config), compiled_weights(encoder, config)
 
 
 def _write(folder: Path, videos: int) -> None:
@@ -91,7 +92,7 @@ def _write(folder: Path, videos: int) -> None:
     both = trained_vectors.videos(videos)
     ids = both / 2 + (rng.standard_normal(both.shape, dtype=np.float32) / 16)
     texts = rng.standard_normal((comments, DIM), dtype=np.float32)
-    encoder, steps = _graphs()
+    encoder, steps, step_weights = _graphs()
     write_bundle(
         folder,
         model={"dim": DIM, "window": WINDOW},
@@ -110,6 +111,7 @@ def _write(folder: Path, videos: int) -> None:
         },
         encoder=encoder,
         steps=steps,
+        step_weights=step_weights,
     )
 
 

@@ -17,9 +17,9 @@ from model_runtime.bundle import Bundle
 from model_runtime.candidates import Candidates
 from model_runtime.comments import MOST
 from model_runtime.ids import video_digest
+from model_runtime.jobs import Encoded
 from model_runtime.rows import Column
 from model_runtime.scorer import Request, Scorer
-from model_runtime.sessions import Encoded
 
 MODEL = make_model(12, 30, seed=6)
 TOLERANCE = 5e-5

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from threading import Event
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 from support.random_sr import write_random_sr
 
 from model_runtime.bundle import Bundle
+from model_runtime.graph_steps import GraphSteps
 from model_runtime.pools import Pools
 from model_runtime.scorer import CHUNK, Ranking, Request, Scorer
+from model_runtime.sessions import Sessions
 
 pytestmark = pytest.mark.train
 
@@ -25,10 +28,29 @@ SLOT = Pools(WINDOW, DIM, 2, 2, 0).slot_bytes
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def whole_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     pytest.importorskip("torch")
     folder = tmp_path_factory.mktemp("bundle") / "b"
     return write_random_sr(folder, videos=VIDEOS, comments=COMMENTS, window=WINDOW, drop=DROP, dim=DIM)
+
+
+@pytest.fixture(scope="module", params=["compiled", "graphs"])
+def steps(request: pytest.FixtureRequest) -> str:
+    """What takes the steps: compiled functions, or graphs as where Numba or the weights for it are missing."""
+    if request.param == "compiled":
+        pytest.importorskip("numba")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def bundle(whole_bundle: Bundle, steps: str) -> Bundle:
+    return whole_bundle if steps == "compiled" else replace(whole_bundle, step_weights=None)
+
+
+def scorer_of(bundle: Bundle, **settings: int) -> Scorer:
+    scorer = Scorer(bundle, **settings)
+    scorer.sessions.wait()
+    return scorer
 
 
 @dataclass
@@ -95,7 +117,7 @@ _steps = st.lists(st.tuples(_events, st.sets(st.integers(0, 4), min_size=1), st.
 def test_sessions_give_what_full_encodings_give(
     bundle: Bundle, steps: list[tuple[list[tuple[int, str, int]], set[int], int]]
 ) -> None:
-    scorer, plain = Scorer(bundle, session_bytes=CHUNK * SLOT), Scorer(bundle, session_bytes=0)
+    scorer, plain = scorer_of(bundle, session_bytes=CHUNK * SLOT), scorer_of(bundle, session_bytes=0)
     rng = np.random.default_rng(len(steps))
     users = [User(f"u{i}") for i in range(5)]
     for events, asked, growth in steps:
@@ -111,8 +133,8 @@ def test_sessions_give_what_full_encodings_give(
         compare(scorer, plain, [users[who] for who in sorted(asked)])
 
 
-def test_what_can_go_on_does_go_on(bundle: Bundle) -> None:
-    scorer = Scorer(bundle)
+def test_what_can_go_on_does_go_on(bundle: Bundle, steps: str) -> None:
+    scorer = scorer_of(bundle)
     users = [User(f"u{i}") for i in range(3)]
     counts = scorer.sessions.counts
 
@@ -129,6 +151,8 @@ def test_what_can_go_on_does_go_on(bundle: Bundle) -> None:
     assert score() == {"step": 4}
     users[1].happen("late video", 3)
     users[2].happen("view", 4)
+    assert score() == {"restart" if steps == "compiled" else "fill": 1, "query": 2}
+    users[0].videos, users[0].pairs = ["v7"], [("v8", "c9")]
     assert score() == {"fill": 1, "query": 2}
     for number in range(WINDOW):
         users[2].happen("video", number)
@@ -136,13 +160,19 @@ def test_what_can_go_on_does_go_on(bundle: Bundle) -> None:
     before = dict(counts)
     users[2].happen("video", 5)
     score()
-    assert {kind: counts[kind] - before[kind] for kind in counts} == {"fill": 0, "step": 1, "query": 2, "plain": 0}
+    assert {kind: counts[kind] - before[kind] for kind in counts} == {
+        "fill": 0,
+        "step": 1,
+        "restart": 0,
+        "query": 2,
+        "plain": 0,
+    }
     assert scorer.score([Request(["v1"])])
     assert counts["plain"] == 1
 
 
 def test_least_recently_used_sessions_make_room(bundle: Bundle) -> None:
-    scorer, plain = Scorer(bundle, session_bytes=CHUNK * SLOT + SLOT // 2), Scorer(bundle, session_bytes=0)
+    scorer, plain = scorer_of(bundle, session_bytes=CHUNK * SLOT + SLOT // 2), scorer_of(bundle, session_bytes=0)
     users = [User(f"u{i}") for i in range(CHUNK + 10)]
     for number, user in enumerate(users):
         user.happen("video", number)
@@ -159,24 +189,30 @@ def test_least_recently_used_sessions_make_room(bundle: Bundle) -> None:
 
 
 def test_a_budget_too_small_for_a_batch_keeps_nothing(bundle: Bundle) -> None:
-    scorer = Scorer(bundle, session_bytes=(CHUNK - 1) * SLOT)
+    scorer = scorer_of(bundle, session_bytes=(CHUNK - 1) * SLOT)
     scorer.score([Request(["v1"], user_id="u")])
     assert (len(scorer.sessions), scorer.sessions.counts["plain"]) == (0, 1)
 
 
 def test_a_user_twice_in_a_batch_is_two_users(bundle: Bundle) -> None:
-    scorer, plain = Scorer(bundle), Scorer(bundle, session_bytes=0)
+    scorer, plain = scorer_of(bundle), scorer_of(bundle, session_bytes=0)
     compare(scorer, plain, [User("u", ["v1"]), User("u", ["v1", "v2"]), User("u", ["v3"])])
     compare(scorer, plain, [User("u", ["v1", "v2", "v3"])])
 
 
-def test_a_failed_batch_leaves_no_half_session(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    scorer, plain = Scorer(bundle), Scorer(bundle, session_bytes=0)
+def test_a_failed_batch_leaves_no_half_session(bundle: Bundle, steps: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer, plain = scorer_of(bundle), scorer_of(bundle, session_bytes=0)
     user = User("u", ["v1"], [("v2", "c3")])
     compare(scorer, plain, [user])
     with monkeypatch.context() as patch:
-        patch.setattr(Pools, "append", lambda *_: 1 / 0)
+        if steps == "compiled":
+            from model_runtime.compiled import CompiledSteps
+
+            patch.setattr(CompiledSteps, "_videos", lambda *_: 1 / 0)
+        else:
+            patch.setattr(Pools, "append", lambda *_: 1 / 0)
         user.happen("video", 5)
+        user.happen("comment", 5)
         with pytest.raises(ZeroDivisionError):
             scorer.score([user.request("u"), Request(["v1"], user_id="new")])
     assert len(scorer.sessions) == 0
@@ -184,7 +220,7 @@ def test_a_failed_batch_leaves_no_half_session(bundle: Bundle, monkeypatch: pyte
 
 
 def test_a_list_that_its_owner_changes_is_noticed(bundle: Bundle) -> None:
-    scorer, plain = Scorer(bundle), Scorer(bundle, session_bytes=0)
+    scorer, plain = scorer_of(bundle), scorer_of(bundle, session_bytes=0)
     user = User("u", ["v1", "v2"])
     compare(scorer, plain, [user])
     user.videos[0] = "v9"
@@ -195,7 +231,7 @@ def test_a_list_that_its_owner_changes_is_noticed(bundle: Bundle) -> None:
 
 @pytest.mark.slow
 def test_ten_thousand_sequences(bundle: Bundle) -> None:
-    scorer, plain = Scorer(bundle, session_bytes=2 * CHUNK * SLOT), Scorer(bundle, session_bytes=0)
+    scorer, plain = scorer_of(bundle, session_bytes=2 * CHUNK * SLOT), scorer_of(bundle, session_bytes=0)
     random_ = random.Random(5)
     kinds = ["video"] * 12 + ["comment"] * 5 + ["view", "late video", "late comment", "lost"]
     for batch in range(10_000 // CHUNK + 1):
@@ -206,3 +242,25 @@ def test_ten_thousand_sequences(bundle: Bundle) -> None:
                     user.happen(random_.choice(kinds), random_.randrange(200))
             compare(scorer, plain, random_.sample(users, random_.randint(1, CHUNK)))
     assert scorer.sessions.counts["step"] > 10_000
+
+
+def test_compiled_steps_go_on_where_graphs_were(whole_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a worker starts before the functions are compiled: sessions stay good."""
+    pytest.importorskip("numba")
+    compiled = Event()
+    load = Sessions._load
+    monkeypatch.setattr(Sessions, "_load", lambda *arguments: (compiled.wait(60), load(*arguments)))
+    monkeypatch.setattr("model_runtime.sessions._LOADING_S", 0.0)
+    scorer = Scorer(whole_bundle)
+    plain = Scorer(replace(whole_bundle, step_weights=None), session_bytes=0)
+    users = [User(f"u{i}") for i in range(3)]
+    for number in range(2 * WINDOW):
+        if number == WINDOW // 2:
+            assert isinstance(scorer.sessions._steps, GraphSteps)
+            compiled.set()
+            scorer.sessions.wait()
+        for user in users:
+            user.happen("comment" if number % 3 == 0 else "video", number)
+        compare(scorer, plain, users)
+    assert not isinstance(scorer.sessions._steps, GraphSteps)
+    assert scorer.sessions.counts["fill"] == len(users)

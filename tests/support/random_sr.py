@@ -43,7 +43,7 @@ def write_random_sr(
 ) -> Bundle:
     """Vectors have length about 1, as trained ones do; comment i is under video i % videos."""
     encoder, config = random_encoder(window=window, dim=dim, feedforward=feedforward, seed=seed)
-    from offline_train.export import encoder_onnx, steps_onnx
+    from offline_train.export import compiled_weights, encoder_onnx, steps_onnx
 
     rng = np.random.default_rng(seed)
 
@@ -72,4 +72,5 @@ def write_random_sr(
         },
         encoder=encoder_onnx(encoder, config),
         steps=steps_onnx(encoder, config),
+        step_weights=compiled_weights(encoder, config),
     )
