@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help setup demo demo-life demo-bundle test test-all chaos check bench results clean
+.PHONY: help setup demo demo-life demo-bundle test test-all chaos check bench soak results clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -71,6 +71,9 @@ check: $(VENV)/.all ## lint, types, and known vulnerabilities of what is install
 
 bench: $(VENV)/.all ## speed, as ratios measured side by side (QUICK=1: a short form)
 	@PYTHONPATH=tests $(BIN)/python -m tests.benchmarks $(if $(QUICK),--quick)
+
+soak: $(VENV)/.all ## an hour of the whole worker at 80 % load (MINUTES=60); adds its row to docs/performance.*
+	@PYTHONPATH=tests $(BIN)/python -m tests.benchmarks.soak --minutes $(or $(MINUTES),60)
 
 results: $(VENV)/.all ## train and evaluate on the real data sets; writes docs/results.md
 	@$(BIN)/lsvcr evaluate results

@@ -10,7 +10,7 @@ Like `intake.py`, it touches Faust's inner parts and is pinned by `tests/streams
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import faust
@@ -55,6 +55,32 @@ class UserStateTable(faust.Table):
         for key, value in items:
             store.data[key] = value
             store._key_partition[key] = partition
+
+    def restore(self, partition: int, records: Sequence[Any]) -> None:
+        """Take in changelog records (aiokafka's, of one partition in offset order): ours from before, or another's."""
+        store = self.data
+        if isinstance(store, RocksStore):
+            batch = rocksdict.WriteBatch(raw_mode=True)
+            for record in records:
+                if record.value is None:
+                    batch.delete(record.key)
+                else:
+                    batch.put(record.key, record.value)
+            # In one batch with the states: the offset never says more, or less, than what is there.
+            batch.put(store.offset_key, b"%d" % records[-1].offset)
+            store._db_for_partition(partition).write(batch)
+            return
+        assert isinstance(store, MemoryStore)
+        for record in records:
+            if record.value is None:
+                store.data.pop(record.key, None)
+                store._key_partition.pop(record.key, None)
+            else:
+                store.data[record.key] = record.value
+                store._key_partition[record.key] = partition
+
+    def apply_changelog_batch(self, batch: Iterable[Any]) -> None:
+        """Nothing: `restore` had these records, and what came after them, before Faust did."""
 
     def confirm(self, partition: int, offset: int) -> None:
         """The changelog of a partition is confirmed up to `offset`, and the store holds at least that."""

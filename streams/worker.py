@@ -16,6 +16,7 @@ from typing import Any
 
 import faust
 from aiohttp import web
+from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -60,6 +61,7 @@ class WorkerSettings:
     redis_ttl_s: int = TTL_S
     background_rate: float = RATE  #: users a second who get new lists after a swap
     compression: str = "lz4"  #: of everything the worker writes to Kafka
+    standbys: int = 0  #: other workers that follow a partition's changelog, to take over without recovering it first
     leave_on_stop: bool = True  #: give the partitions to others at once on a graceful stop
 
 
@@ -189,11 +191,12 @@ def build(
         topic_partitions=partitions,
         topic_replication_factor=1,
         topic_disable_leader=True,
-        table_standby_replicas=0,
+        table_standby_replicas=settings.standbys,
         consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=slot.instance_id,
         broker_session_timeout=settings.session_timeout_s,
-        broker_heartbeat_interval=min(3.0, settings.session_timeout_s / 4),
+        # Members hear of a rebalance by their heartbeats, and whoever heard first stands still until the last has.
+        broker_heartbeat_interval=min(0.5, settings.session_timeout_s / 4),
         broker_rebalance_timeout=max(30.0, settings.session_timeout_s),
         broker_commit_interval=1.0,
         broker_max_poll_records=5000,
@@ -317,7 +320,13 @@ def _tell_tasks() -> None:
 
 def _lag(app: WorkerApp, rescorer: Rescorer) -> int | None:
     """Event records of our partitions that are not confirmed; None until the broker told the ends of all of them."""
-    consumer: Any = app.consumer
+    try:
+        return _known_lag(app.consumer, rescorer)
+    except (ConsumerNotStarted, AssertionError):
+        return None  # it starts, or its thread has just given up the partition that was asked for
+
+
+def _known_lag(consumer: Any, rescorer: Rescorer) -> int | None:
     lag = 0
     for tp in consumer.assignment():
         if tp.topic in rescorer.topics:

@@ -81,6 +81,13 @@ log = logging.getLogger("lsvcr.worker")
     type=click.Choice(["lz4", "zstd", "snappy", "gzip", "none"]),
     help="Of what the worker writes. Clients that read gzip only (kafkajs without its plug-ins) need gzip or none.",
 )
+@click.option(
+    "--standbys",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="How many other workers keep a copy of each partition's state, and take over without reading it first.",
+)
 @click.option("--stay/--leave", default=False, help="On a graceful stop keep the partitions for the restart (or not).")
 @click.option("--log-level", default="INFO", show_default=True, type=click.Choice(["DEBUG", "INFO", "WARNING"]))
 def command(
@@ -100,6 +107,7 @@ def command(
     max_batch: int,
     session_timeout: float,
     compression: str,
+    standbys: int,
     stay: bool,
     log_level: str,
 ) -> None:
@@ -153,6 +161,7 @@ def command(
         max_batch=max_batch,
         session_timeout_s=session_timeout,
         compression=compression,
+        standbys=standbys,
         leave_on_stop=not stay,
     )
     try:

@@ -12,13 +12,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from streams.topics import EVENT_TOPICS
 from tests.benchmarks.workload import Record
 
+#: events published and not answered yet, where as many come as are answered
+OUTSTANDING = 500
 POLL_S = 0.01
+_MOVING = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
 PATIENCE_S = 180.0  #: without any progress; a busy machine takes long to start PyTorch
 
 
@@ -28,6 +37,7 @@ class Meter:
     def __init__(self, bootstrap: str) -> None:
         self.bootstrap = bootstrap
         self.admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
+        self._readers: dict[str, Consumer] = {}
         self._places: dict[str, list[TopicPartition]] = {}
 
     def ends(self, *topics: str) -> dict[tuple[str, int], int]:
@@ -35,8 +45,12 @@ class Meter:
         places = [place for topic in topics for place in self._partitions(topic)]
         if not places:
             return {}
-        asked = self.admin.list_offsets({place: OffsetSpec.latest() for place in places})
-        return {(place.topic, place.partition): future.result().offset for place, future in asked.items()}
+
+        def ask() -> dict[tuple[str, int], int]:
+            asked = self.admin.list_offsets({place: OffsetSpec.latest() for place in places})
+            return {(place.topic, place.partition): future.result().offset for place, future in asked.items()}
+
+        return _patiently(ask)
 
     def count(self, *topics: str) -> int:
         """How many records were ever written to some topics."""
@@ -50,11 +64,14 @@ class Meter:
         wait_for(lambda: len(self._partitions(topic)) == partitions, f"topic {topic}", 30)
         time.sleep(0.5)  # its leaders
 
-    def committed(self, group: str) -> int:
-        """The sum of a group's committed offsets on the event topics."""
-        places = [place for topic in EVENT_TOPICS for place in self._partitions(topic)]
-        asked = self.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, places)])
-        found = asked[group].result().topic_partitions
+    def committed(self, group: str, *topics: str) -> int:
+        """The sum of a group's committed offsets on some topics (default: the event topics)."""
+        if group not in self._readers:  # it never joins the group: nothing is subscribed
+            settings = {"bootstrap.servers": self.bootstrap, "group.id": group, "log_level": 2}
+            self._readers[group] = Consumer({**settings, "enable.auto.commit": False})
+        places = [place for topic in topics or EVENT_TOPICS for place in self._partitions(topic)]
+        # (The admin client's own question for this, `list_consumer_group_offsets`, ended the process now and then.)
+        found = _patiently(lambda: self._readers[group].committed(places, timeout=10))
         return sum(max(0, place.offset) for place in found)
 
     def start_at(self, group: str, offsets: dict[tuple[str, int], int]) -> None:
@@ -70,6 +87,18 @@ class Meter:
                 return []
             self._places[topic] = [TopicPartition(topic, p) for p in sorted(about.partitions)]
         return self._places[topic]
+
+
+def _patiently(ask: Callable[[], Any]) -> Any:
+    """The answer, though who leads new partitions and groups is told to clients a moment late."""
+    until = time.monotonic() + 10
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if error.args[0].code() not in _MOVING or time.monotonic() > until:
+                raise
+            time.sleep(0.1)
 
 
 class Feeder:
@@ -90,6 +119,10 @@ class Feeder:
                 except BufferError:
                     self._producer.poll(0.01)
         self._producer.poll(0)
+
+    def close(self) -> None:
+        """Confirm everything, and let go of the broker."""
+        self.flush()
 
     def flush(self) -> None:
         """Until everything is confirmed."""

@@ -25,6 +25,7 @@ from streams import history, state_record, topics
 from streams.events import CommentInteraction, VideoView, decode
 from streams.history import HistoryConfig, UserState
 from streams.table import ROCKSDB_OPTIONS
+from tests.benchmarks.stock_agent import RAW
 
 
 class NaiveModel:
@@ -110,9 +111,9 @@ def main() -> None:
     table = app.Table(
         "state", key_type=bytes, value_type=bytes, partitions=options.partitions, options=dict(ROCKSDB_OPTIONS)
     )
-    outputs = [app.topic(f"naive-{kind}", key_type=bytes, value_type=bytes) for kind in ("videos", "comments")]
+    outputs = [app.topic(f"naive-{kind}", **RAW) for kind in ("videos", "comments")]
 
-    @app.agent(app.topic(*topics.EVENT_TOPICS, key_type=bytes, value_type=bytes))
+    @app.agent(app.topic(*topics.EVENT_TOPICS, **RAW))
     async def recommend(stream: Any) -> None:
         async for record in stream.events():
             now_ms = int(time.time() * 1000)

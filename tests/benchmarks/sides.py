@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 from support.worker_process import REPOSITORY, WorkerProcess
 
+from model_runtime.nearest import EXACT_UP_TO
 from streams import topics
-from tests.benchmarks import quix_environment
-from tests.benchmarks.metering import Feeder, Meter, cpu_seconds, resident_bytes, wait_for
+from tests.benchmarks import echo_app, quix_environment
+from tests.benchmarks.metering import OUTSTANDING, Feeder, Meter, cpu_seconds, resident_bytes, wait_for
+from tests.benchmarks.workload import Users, records
 
 CONSTANT = ("-m", "tests.support.constant_worker")
 
@@ -22,6 +26,7 @@ class Side:
 
     group: str
     outputs: str
+    events: tuple[str, ...] = topics.EVENT_TOPICS  #: what it reads
 
     def __init__(self, meter: Meter, folder: Path) -> None:
         self.meter, self.folder = meter, folder
@@ -33,7 +38,7 @@ class Side:
 
     def start(self, offsets: dict[tuple[str, int], int] | None = None) -> None:
         """Start, reading from `offsets` on (None: from the ends), and wait until it would answer an event."""
-        self.meter.start_at(self.group, offsets or self.meter.ends(*topics.EVENT_TOPICS))
+        self.meter.start_at(self.group, offsets or self.meter.ends(*self.events))
         self.folder.mkdir(parents=True, exist_ok=True)
         env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         env["PYTHONPATH"] = f"{REPOSITORY}:{REPOSITORY / 'tests'}"
@@ -73,8 +78,22 @@ class Side:
         """How many events were ever answered, as far as the broker has it."""
         return self.meter.count(self.outputs)
 
+    def warm(self, feeder: Feeder, users: Users, partitions: int) -> None:
+        """Answer every user once, and whatever else a process that has just started needs to run as it will."""
+        log = records(users.events(users.count), partitions)
+        feeder.keep_up(log, self.answered, min(OUTSTANDING, users.count // 2), self.alive)
+        self.settle()
+
     def settle(self) -> None:
         """Wait until also the state of what was answered is confirmed."""
+
+    def confirmed(self) -> bool:
+        """Whether everything that was published is answered, and state and progress of it are confirmed."""
+        return self.meter.committed(self.group, *self.events) >= self.meter.count(*self.events)
+
+
+def _has_index(process: WorkerProcess) -> bool:
+    return "videos is in use" in process.said()
 
 
 class Worker(Side):
@@ -88,6 +107,7 @@ class Worker(Side):
         flags: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         super().__init__(meter, folder)
+        self.bundle = bundle
         command = CONSTANT if bundle is None else ("-m", "infra.cli", "worker")
         self.processes = [
             WorkerProcess(
@@ -97,11 +117,20 @@ class Worker(Side):
         ]
 
     def start(self, offsets: dict[tuple[str, int], int] | None = None) -> None:
-        self.meter.start_at(self.group, offsets or self.meter.ends(*topics.EVENT_TOPICS))
+        self.meter.start_at(self.group, offsets or self.meter.ends(*self.events))
         for process in self.processes:
             process.start()
         for process in self.processes:
             process.wait_ready(300)
+
+    def wait_shared(self, partitions: int) -> None:
+        """Until the workers have all partitions among them, and each of several has some."""
+
+        def shared() -> bool:
+            told = [process.health().get("partitions") or [] for process in self.processes]
+            return all(told) and sorted(chain.from_iterable(told)) == list(range(partitions))
+
+        wait_for(shared, "the partitions' division", 60, self.alive)
 
     def alive(self) -> None:
         for process in self.processes:
@@ -115,10 +144,23 @@ class Worker(Side):
     def pids(self) -> list[int]:
         return [process.process.pid for process in self.processes]
 
+    def warm(self, feeder: Feeder, users: Users, partitions: int) -> None:
+        super().warm(feeder, users, partitions)
+        # The index that a large catalog gets is begun after a thousand scored users, and taken up by the next batch.
+        until = time.monotonic() + 180
+        while self.bundle is not None and users.videos > EXACT_UP_TO and not all(map(_has_index, self.processes)):
+            assert time.monotonic() < until, f"no index after three minutes: {self.processes[0].tail()}"
+            log = records(users.events(200), partitions)
+            feeder.keep_up(log, self.answered, min(OUTSTANDING, users.count // 2), self.alive)
+
     def settle(self) -> None:
         # The changelog's records are sent before the lists, in one group with them.
-        for process in self.processes:
-            process.wait_caught_up(60)
+        wait_for(self.confirmed, "what the broker has of the worker", 60, self.alive)
+
+    def confirmed(self) -> bool:
+        # What it tells of itself moves with the broker's confirmations; its commits follow once a second.
+        told = [process.health() for process in self.processes]
+        return all(health.get("lag") == 0 and health["partitions"] for health in told)
 
 
 class StockAgent(Side):
@@ -141,6 +183,24 @@ class StockAgent(Side):
     def answered(self) -> int:
         # A table write goes to the changelog before the record is sent, by another buffer: the slower one counts.
         return min(self.meter.count(self.outputs), self.meter.count("stock-state-changelog"))
+
+
+class Echo(Side):
+    """Each record back as it came, by the worker's own intake."""
+
+    group = echo_app.GROUP
+    outputs = echo_app.ECHOES
+    events = (echo_app.EVENTS,)
+
+    def __init__(self, meter: Meter, folder: Path, *, redis_url: str, partitions: int) -> None:
+        super().__init__(meter, folder)
+        self._arguments = ["--redis-url", redis_url, "--partitions", str(partitions)]
+
+    def command(self) -> list[str]:
+        return [
+            sys.executable, "-m", "tests.benchmarks.echo_app", "--bootstrap-servers", self.meter.bootstrap,
+            "--data-dir", str(self.folder / "data"), *self._arguments,
+        ]  # fmt: skip
 
 
 class NaiveApp(Side):
@@ -187,8 +247,7 @@ class Quix(Side):
 
     def settle(self) -> None:
         # A checkpoint flushes changelogs and outputs, then commits.
-        ends = self.meter.count(*topics.EVENT_TOPICS)
-        wait_for(lambda: self.meter.committed(self.group) >= ends, "the last checkpoint", 60, self.alive)
+        wait_for(self.confirmed, "the last checkpoint", 60, self.alive)
 
 
 def preload(meter: Meter, states: Iterable[tuple[bytes, bytes]], topic: str, partitions: int) -> None:

@@ -16,6 +16,14 @@ import faust
 from streams import topics
 from streams.table import ROCKSDB_OPTIONS
 
+#: The types alone don't keep Faust from decoding JSON, its application's default.
+RAW: dict[str, Any] = {
+    "key_type": bytes,
+    "value_type": bytes,
+    "key_serializer": "raw",
+    "value_serializer": "raw",
+}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser()
@@ -43,10 +51,10 @@ def main() -> None:
     table = app.Table(
         "state", key_type=bytes, value_type=bytes, partitions=options.partitions, options=dict(ROCKSDB_OPTIONS)
     )
-    output = app.topic(options.output_topic, key_type=bytes, value_type=bytes)
+    output = app.topic(options.output_topic, **RAW)
     state, recommendation = b"s" * options.state_bytes, b"r" * options.output_bytes
 
-    @app.agent(app.topic(*topics.EVENT_TOPICS, key_type=bytes, value_type=bytes))
+    @app.agent(app.topic(*topics.EVENT_TOPICS, **RAW))
     async def recommend(stream: Any) -> None:
         async for event in stream.events():
             table[event.key] = state

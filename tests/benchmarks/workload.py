@@ -13,7 +13,7 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -116,9 +116,19 @@ def _write(folder: Path, videos: int) -> None:
 
 
 class Users:
-    """Users with histories of a given length (None: full), and the events that they make one after another."""
+    """Users with histories of given lengths, and the events that they make one after another.
 
-    def __init__(self, count: int, *, videos: int = VIDEOS, length: int | None = None, seed: int = 0) -> None:
+    `length`: None for full histories, a number, or a function that draws one.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        videos: int = VIDEOS,
+        length: int | Callable[[random.Random], int] | None = None,
+        seed: int = 0,
+    ) -> None:
         self.count, self.videos = count, videos
         self._length, self._seed = length, seed
         self._random = random.Random(seed)
@@ -135,8 +145,7 @@ class Users:
             yield self.name(number).encode(), self._state(rng, number)
 
     def _state(self, rng: random.Random, number: int) -> UserState:
-        most = WINDOW - DROP + 1, WINDOW
-        lengths = [rng.randint(*most) if self._length is None else min(self._length, WINDOW) for _ in range(2)]
+        lengths = [self._drawn(rng) for _ in range(2)]
         ends = self._start_ms - 1_000_000
         times = [[ends - 60_000 * (length - i) for i in range(length)] for length in lengths]
         viewed = [rng.randrange(self.videos) for _ in range(lengths[0])]
@@ -160,6 +169,21 @@ class Users:
             Newest(ends, last, VIDEO_VIEWS, 0, 0, f"before-{number}", current),
         )
 
+    def _drawn(self, rng: random.Random) -> int:
+        if self._length is None:
+            return rng.randint(WINDOW - DROP + 1, WINDOW)
+        return self._length(rng) if callable(self._length) else min(self._length, WINDOW)
+
+    def made(self) -> list[Event]:
+        """All events so far, made once more."""
+        return (
+            Users(self.count, videos=self.videos, length=self._length, seed=self._seed)._from(self).events(self._made)
+        )
+
+    def _from(self, other: Users) -> Users:
+        self._start_ms = other._start_ms
+        return self
+
     def events(self, count: int) -> list[Event]:
         """The next events: each user in turn (in one order, always the same), 80 % views, 20 % comments, all engaged.
 
@@ -176,6 +200,11 @@ class Users:
                 made.append(CommentInteraction(f"e{self._seed}-{number}", user, video_id(video), under, ts_ms, "like"))
             self._made += 1
         return made
+
+
+def people(rng: random.Random) -> int:
+    """Lengths of histories as people have them: many short ones, few full ones."""
+    return min(WINDOW, 1 + int(rng.expovariate(1 / 12)))
 
 
 def records(log: Sequence[Event], partitions: int) -> list[Record]:

@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--top-videos", type=int, default=100)
     parser.add_argument("--top-comments", type=int, default=50)
     parser.add_argument("--seen", type=int, default=80)
+    parser.add_argument("--standbys", type=int, default=0)
     options = parser.parse_args()
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = WorkerSettings(
@@ -32,6 +33,7 @@ def main() -> int:
         worker_id=options.worker_id,
         http_port=options.http_port,
         store=options.store,
+        standbys=options.standbys,
     )
     scorer = ConstantScorer(options.top_videos, options.top_comments)
     return run_app(settings, scorer, config=HistoryConfig(seen=options.seen), flags=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,11 @@ from streams.topics import EVENT_TOPICS, STATE_CHANGELOG
 from streams.whole_topic import first_and_end
 
 
-def read_topic(bootstrap: str, topic: str) -> Iterator[Any]:
-    """Every record of a topic up to its end at the time of the call, per partition in offset order."""
+def read_topic(bootstrap: str, topic: str, start: Mapping[tuple[str, int], int] | None = None) -> Iterator[Any]:
+    """Every record of a topic up to its end at the time of the call, per partition in offset order.
+
+    `start`: the first offset to read, per (topic, partition); None: all that is there.
+    """
     consumer = Consumer(
         {"bootstrap.servers": bootstrap, "group.id": "none", "enable.auto.commit": False, "log_level": 2}
     )
@@ -24,9 +27,10 @@ def read_topic(bootstrap: str, topic: str) -> Iterator[Any]:
         left = {}
         for place in places:
             low, high = first_and_end(consumer, topic, place.partition)
-            if high > low:
+            if high > max(low, 0 if start is None else start.get((topic, place.partition), 0)):
                 left[place.partition] = high
-        consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in left])
+        first = {p: OFFSET_BEGINNING if start is None else start.get((topic, p), OFFSET_BEGINNING) for p in left}
+        consumer.assign([TopicPartition(topic, p, offset) for p, offset in first.items()])
         while left:
             for record in consumer.consume(5000, 1.0):
                 assert record.error() is None, record.error()
@@ -52,6 +56,12 @@ def latest(bootstrap: str, topic: str) -> dict[str, bytes]:
 def changelog_states(bootstrap: str) -> dict[str, UserState]:
     """Every user's state, from the changelog."""
     return {user: state_record.decode(value) for user, value in latest(bootstrap, STATE_CHANGELOG).items()}
+
+
+def changelog_tail(bootstrap: str, start: Mapping[tuple[str, int], int]) -> dict[str, UserState]:
+    """The newest state of every user who has one behind `start`."""
+    tail = read_topic(bootstrap, STATE_CHANGELOG, start)
+    return {record.key().decode(): state_record.decode(record.value()) for record in tail}
 
 
 def read_log(folder: Path) -> dict[str, list[events.Record]]:

@@ -45,10 +45,12 @@ class WorkerProcess:
             "--data-dir", str(data_dir), "--worker-id", worker_id, "--http-port", str(self.port),
             *(("--bundle", str(bundle)) if bundle else ()), *flags,
         ]  # fmt: skip
+        self._said_before = 0
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> WorkerProcess:
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        self._said_before = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
                 self._arguments, stdout=out, stderr=out, cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1"}
@@ -136,6 +138,10 @@ class WorkerProcess:
                 f"the worker is not {what} after {timeout} s:\n{self.health()}\n{self.tail()}"
             )
             time.sleep(0.1)
+
+    def said(self) -> str:
+        """What it has logged since its last start."""
+        return self.log.read_bytes()[self._said_before :].decode(errors="replace")
 
     def tail(self, lines: int = 40) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])

@@ -1,0 +1,123 @@
+"""docs/performance.md and its pictures, of `docs/performance.json` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+import matplotlib as mpl
+
+from tests.benchmarks.results import Curve, Figure, Picture, Result
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+_INTRODUCTION = """\
+# Performance
+
+Made by `make bench`, which also writes `performance.json`. Each ratio is of two things measured in alternation in one
+run: the median over the rounds, and the lowest and highest round. Rates, times and memory belong to the machine named
+with each, and to its load at the time; ratios travel better.
+
+![ratios](performance.png)
+
+| benchmark | ratio | lowest – highest | wanted | rounds | a | b | |
+|---|---|---|---|---|---|---|---|"""
+
+
+def document(results: Sequence[Result], about: Mapping[str, str]) -> str:
+    """docs/performance.md. `about`: per benchmark, what is measured and how."""
+    lines = [_INTRODUCTION]
+    for row in results:
+        a, b = (median(side) for side in zip(*row.pairs, strict=True))
+        lines.append(
+            f"| `{row.name}` | **{_number(row.ratio)}** | {_number(row.low)} – {_number(row.high)} | {row.wanted} "
+            f"| {row.runs} | {_number(a)} | {_number(b)} | {row.unit} |"
+        )
+    last = ""
+    for row in results:
+        lines += ["", f"## {row.name}", "", f"a: {row.a}.", f"b: {row.b}."]
+        if text := about.get(row.name, "").strip():
+            lines += ["", text]
+        if row.figures:
+            lines += ["", "| figure | median | lowest – highest | rounds |", "|---|---|---|---|"]
+            lines += [_figure(figure) for figure in row.figures]
+        for picture in row.pictures:
+            lines += ["", f"![{picture.title}]({picture_file(picture.name)})"]
+        same = row.machine == last
+        lines += ["", "Measured on: the same." if same else f"Measured on: {row.machine}."]
+        last = row.machine
+    return "\n".join(lines) + "\n"
+
+
+def draw_all(results: Sequence[Result], folder: Path) -> None:
+    """Every picture of the document."""
+    draw_ratios(results, folder / "performance.png")
+    for row in results:
+        for picture in row.pictures:
+            draw(picture, folder / picture_file(picture.name))
+
+
+def draw_ratios(results: Sequence[Result], path: Path) -> None:
+    """A bar per ratio, with its spread."""
+    figure, axes = plt.subplots(figsize=(9, 1.4 + 0.34 * len(results)), layout="constrained")
+    for row, result in enumerate(reversed(results)):
+        error = [[result.ratio - result.low], [result.high - result.ratio]]
+        axes.barh(row, result.ratio, xerr=error, color="#4c78a8", capsize=3)
+        axes.annotate(_number(result.ratio), (result.high, row), xytext=(6, -4), textcoords="offset points")
+    axes.set_yticks(range(len(results)), [result.name for result in reversed(results)])
+    axes.axvline(1, color="grey", linewidth=1)
+    axes.set_xscale("log")
+    axes.set_xlabel("ratio of a to b (median; whiskers: lowest and highest round)")
+    axes.margins(x=0.12)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def draw(picture: Picture, path: Path) -> None:
+    """Panels side by side, a line with its band for each curve."""
+    panels: dict[str, list[Curve]] = {}
+    for curve in picture.curves:
+        panels.setdefault(curve.panel, []).append(curve)
+    columns = min(4, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(4.4 * columns, 3.4 * rows), layout="constrained", squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (panel, curves) in zip(grid.flat, panels.items(), strict=False):
+        for curve in curves:
+            (line,) = axes.plot(curve.x, curve.y, marker="o" if len(curve.x) < 20 else None, label=curve.label)
+            if curve.low:
+                axes.fill_between(curve.x, curve.low, curve.high, color=line.get_color(), alpha=0.2)
+        if picture.x_log:
+            axes.set_xscale("log")
+        if picture.y_log:
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(bottom=0)
+        axes.set_xlabel(picture.x_label)
+        axes.set_ylabel(panel)
+        axes.grid(alpha=0.3)
+        if any(curve.label for curve in curves):
+            axes.legend(fontsize="small")
+    figure.suptitle(picture.title)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def picture_file(name: str) -> str:
+    """The file of a picture, beside the document."""
+    return f"performance-{name}.png"
+
+
+def _figure(figure: Figure) -> str:
+    value = f"{_number(figure.value)} {figure.unit}".strip()
+    return f"| {figure.name} | {value} | {_number(figure.low)} – {_number(figure.high)} | {figure.runs} |"
+
+
+def _number(value: float) -> str:
+    """Three digits, and thousands set apart."""
+    if abs(value) >= 100 or value == 0:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

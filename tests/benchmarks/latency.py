@@ -1,0 +1,181 @@
+"""latency-vs-echo: from handing an event to the producer to reading its answer, the whole worker against an echo.
+
+At 10, 50 and 80 % of the worker's highest rate, which is measured first, with the same readers. The worker serves
+100 000 videos to users with full histories, as in `worker-vs-bare-faust`. The echo sends each record back as it came,
+through the same batch intake, producer and Redis writer, without state or scoring, at the same rates; so what is
+compared is what deciding costs on top of two ways through Kafka. `topic`: a consumer has read the list from the output
+topic. `redis`: Redis has said that the list was written (a keyspace notification). Both applications run all the time,
+on topics of their own; stretches alternate. `after silence`: the first event after a minute in which the application
+saw none. All processes share two cores with the broker, so at 80 % there is little left for readers and broker.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from infra.local.stack import LocalStack, StackInfo
+from streams import state_record, topics
+from streams.events import Event
+from tests.benchmarks import echo_app, workload
+from tests.benchmarks.metering import OUTSTANDING, Feeder, Meter
+from tests.benchmarks.results import Curve, Figure, Measured, Pairs, Picture
+from tests.benchmarks.sides import Echo, Side, Worker, preload
+from tests.benchmarks.watching import RedisWatcher, TopicWatcher
+from tests.benchmarks.workload import Record, Users, records
+
+PARTITIONS = 8
+USERS = 2000  #: so many that no user has two events within a second at any rate
+LOADS = (10, 50, 80)
+QUANTILES = {"median": 0.5, "p99": 0.99}
+WHERE = ("topic", "redis")
+ABOUT = {
+    f"latency-vs-echo-{load}-{quantile}-{where}": f"{quantile} latency until readable in {place}, at {load} % load"
+    for load in LOADS
+    for quantile in QUANTILES
+    for where, place in zip(WHERE, ("the output topic", "Redis"), strict=True)
+} | {f"latency-vs-echo-after-silence-{where}": f"the first event after silence, {where}" for where in WHERE}
+NAMES = list(ABOUT)
+_GRID = np.concatenate([np.linspace(0.01, 0.98, 98), np.linspace(0.985, 0.999, 15)])
+
+
+class Lane:
+    """One application with its users, and how its answers are watched."""
+
+    def __init__(self, side: Side, users: Users, info: StackInfo, *, echo: bool) -> None:
+        self.side, self.users, self.echo = side, users, echo
+        self._info = info
+
+    def records(self, log: Sequence[Event]) -> list[Record]:
+        """For the worker as events go; for the echo all to its one topic."""
+        made = records(log, PARTITIONS)
+        return [(echo_app.EVENTS, *rest) for _, *rest in made] if self.echo else made  # type: ignore[misc]
+
+    def highest(self, feeder: Feeder, count: int) -> float:
+        """Events per second when as many come as are answered, with both readers."""
+        prepared = self.records(self.users.events(count))
+        with (
+            TopicWatcher(self._info.bootstrap_servers, self.side.outputs, echo=self.echo),
+            RedisWatcher(self._info.redis_url),
+        ):
+            return count / feeder.keep_up(prepared, self.side.answered, OUTSTANDING, self.side.alive)
+
+    def stretch(self, feeder: Feeder, rate: float, count: int) -> dict[str, np.ndarray]:
+        """Milliseconds until each event's answer was readable, by place, at a steady rate."""
+        log = self.users.events(count)
+        prepared = self.records(log)
+        with (
+            TopicWatcher(self._info.bootstrap_servers, self.side.outputs, echo=self.echo) as topic,
+            RedisWatcher(self._info.redis_url) as redis,
+        ):
+            redis.expect((event.user_id, event.event_id) for event in log)  # type: ignore[union-attr]
+            sent = feeder.pace(prepared, rate)
+            until = time.monotonic() + 20
+            while (len(topic.seen) < count or len(redis.seen) < count) and time.monotonic() < until:
+                self.side.alive()
+                time.sleep(0.02)
+            return {
+                where: _latencies(log, sent, watcher.seen) for where, watcher in zip(WHERE, (topic, redis), strict=True)
+            }
+
+
+def _latencies(log: Sequence[Event], sent: Sequence[float], seen: dict[str, float]) -> np.ndarray:
+    """Milliseconds per event; one that was answered together with its user's next event has that one's answer."""
+    answers: dict[str, float] = {}
+    found = []
+    for event, at in zip(reversed(log), reversed(sent), strict=True):
+        own, later = seen.get(event.event_id), answers.get(event.user_id)  # type: ignore[union-attr]
+        answer = own if own is not None else later
+        assert answer is not None, f"{event} was never answered"
+        answers[event.user_id] = answer  # type: ignore[union-attr]
+        found.append((answer - at) * 1000)
+    return np.array(found)
+
+
+def run(folder: Path, *, rounds: int, quick: bool, names: list[str]) -> dict[str, Measured]:
+    """Milliseconds as (worker, echo), one pair per round, for each name."""
+    bundle = workload.bundle()
+    seconds, silence = (3.0, 10.0) if quick else (15.0, 60.0)
+    pairs: dict[str, Pairs] = {name: [] for name in NAMES}
+    pooled: dict[tuple[int, str, bool], list[np.ndarray]] = defaultdict(list)
+    with LocalStack(folder / "stack", partitions=PARTITIONS) as info, ExitStack() as running:
+        feeder = Feeder(info.bootstrap_servers, **{"linger.ms": 0})
+        lanes = _lanes(folder, info, bundle)
+        for lane in lanes:
+            lane.side.start()
+            running.callback(lane.side.stop)
+            if not lane.echo:
+                lane.side.warm(feeder, lane.users, PARTITIONS)
+            lane.highest(feeder, 500)
+        highest = lanes[0].highest(feeder, 1_500 if quick else 5_000)
+        print(f"  highest rate: {highest:,.0f} events/s", flush=True)
+        for number in range(rounds):
+            for load in LOADS:
+                rate = highest * load / 100
+                took = {}
+                for lane in lanes if number % 2 == 0 else lanes[::-1]:
+                    took[lane.echo] = lane.stretch(feeder, rate, int(rate * seconds))
+                    for where, some in took[lane.echo].items():
+                        pooled[load, where, lane.echo].append(some)
+                for where in WHERE:
+                    for quantile, share in QUANTILES.items():
+                        name = f"latency-vs-echo-{load}-{quantile}-{where}"
+                        pairs[name].append(_pair(np.quantile(took[echo][where], share) for echo in (False, True)))
+                        a, b = pairs[name][-1]
+                        print(f"  round {number + 1}/{rounds}: {name}: {a:.1f} ms against {b:.1f} ms", flush=True)
+            first = _after_silence(feeder, lanes, silence)
+            for where in WHERE:
+                name = f"latency-vs-echo-after-silence-{where}"
+                pairs[name].append(_pair(first[echo][where] for echo in (False, True)))
+                a, b = pairs[name][-1]
+                print(f"  round {number + 1}/{rounds}: {name}: {a:.1f} ms against {b:.1f} ms", flush=True)
+    measured = {name: Measured(pairs[name]) for name in names}
+    measured[names[0]].figures = [Figure.of("highest rate of the worker", "events/s", [highest])]
+    measured[names[0]].pictures = [_picture(pooled)]
+    return measured
+
+
+def _lanes(folder: Path, info: StackInfo, bundle: Path) -> list[Lane]:
+    meter = Meter(info.bootstrap_servers)
+    for topic in (echo_app.EVENTS, echo_app.ECHOES):
+        meter.create(topic, PARTITIONS)
+    users = Users(USERS, seed=1)
+    states = ((key, state_record.encode(state)) for key, state in users.states())
+    preload(meter, states, topics.STATE_CHANGELOG, PARTITIONS)
+    worker = Worker(meter, folder / "worker", bundle, redis_url=info.redis_url)
+    echo = Echo(meter, folder / "echo", redis_url=info.redis_url, partitions=PARTITIONS)
+    return [Lane(worker, users, info, echo=False), Lane(echo, Users(USERS, seed=2), info, echo=True)]
+
+
+def _after_silence(feeder: Feeder, lanes: Sequence[Lane], silence: float) -> dict[bool, dict[str, float]]:
+    """The latency of one event to each application, each after so many seconds without one."""
+    found = {}
+    time.sleep(silence - silence / len(lanes))
+    for lane in lanes:
+        time.sleep(silence / len(lanes))
+        found[lane.echo] = {where: float(some[0]) for where, some in lane.stretch(feeder, 1.0, 1).items()}
+    return found
+
+
+def _pair(values: object) -> tuple[float, float]:
+    a, b = (float(value) for value in values)  # type: ignore[attr-defined]
+    return a, b
+
+
+def _picture(pooled: dict[tuple[int, str, bool], list[np.ndarray]]) -> Picture:
+    curves = []
+    for (load, where, echo), some in sorted(pooled.items()):
+        curves.append(
+            Curve(
+                f"share of events ({load} % load, {where})",
+                "echo" if echo else "worker",
+                np.quantile(np.concatenate(some), _GRID).tolist(),
+                _GRID.tolist(),
+            )
+        )
+    return Picture("latency", "From event to readable answer", "milliseconds", curves, x_log=True)
