@@ -33,29 +33,23 @@ class Weights:
     def through_keys(self, attention: str) -> tuple[Array, Array, Array, Array]:
         """Maps from a row x to what its queries are in the space of the memory: [d, h d], [h d], and to the part of its
         scores that is the same for all keys: [d, h], [h]."""
-        matrices, offsets, same, same_offset = [], [], [], []
-        for i in range(self.heads):
-            (q, qb), (k, kb) = self.head(f"{attention}.query", i), self.head(f"{attention}.key", i)
-            matrices.append(q.T @ k)
-            offsets.append(qb @ k)
-            same.append(q.T @ kb)
-            same_offset.append(qb @ kb)
-        parts = np.concatenate(matrices, 1), np.concatenate(offsets), np.stack(same, 1), np.array(same_offset)
-        a, b, c, e = (part / np.sqrt(self.head_dim) for part in parts)
-        return a, b, c, e
+        return self._through(f"{attention}.query", f"{attention}.key")
 
     def through_queries(self, attention: str) -> tuple[Array, Array, Array, Array]:
         """The same, seen from a key: what it is in the space of the queries' rows."""
+        return self._through(f"{attention}.key", f"{attention}.query")
+
+    def _through(self, mine: str, theirs: str) -> tuple[Array, Array, Array, Array]:
         matrices, offsets, same, same_offset = [], [], [], []
         for i in range(self.heads):
-            (q, qb), (k, kb) = self.head(f"{attention}.query", i), self.head(f"{attention}.key", i)
-            matrices.append(k.T @ q)
-            offsets.append(kb @ q)
-            same.append(k.T @ qb)
-            same_offset.append(kb @ qb)
-        parts = np.concatenate(matrices, 1), np.concatenate(offsets), np.stack(same, 1), np.array(same_offset)
-        a, b, c, e = (part / np.sqrt(self.head_dim) for part in parts)
-        return a, b, c, e
+            (a, ab), (b, bb) = self.head(mine, i), self.head(theirs, i)
+            matrices.append(a.T @ b)
+            offsets.append(ab @ b)
+            same.append(a.T @ bb)
+            same_offset.append(ab @ bb)
+        scale = np.sqrt(self.head_dim)
+        matrix, offset = np.concatenate(matrices, 1) / scale, np.concatenate(offsets) / scale
+        return matrix, offset, np.stack(same, 1) / scale, np.array(same_offset) / scale
 
     def values(self, attention: str) -> tuple[Array, Array]:
         """From means of memory per head [h d] to the heads' values [d]: [h d, d], [d]."""

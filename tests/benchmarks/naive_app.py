@@ -24,8 +24,7 @@ from offline_train.sr import SRConfig, SREncoder
 from streams import history, state_record, topics
 from streams.events import CommentInteraction, VideoView, decode
 from streams.history import HistoryConfig, UserState
-from streams.table import ROCKSDB_OPTIONS
-from tests.benchmarks.stock_agent import RAW
+from tests.benchmarks.stock_agent import RAW, stock_app
 
 
 class NaiveModel:
@@ -97,20 +96,7 @@ def main() -> None:
     torch.set_num_threads(1)
     model, config = NaiveModel(Bundle.open(options.bundle), options.weights), HistoryConfig()
     initial = msgspec.msgpack.decode(options.states.read_bytes(), type=dict[bytes, bytes])
-    app = faust.App(
-        "naive",
-        broker=f"kafka://{options.bootstrap_servers}",
-        store="rocksdb://?driver=rocksdict",
-        datadir=str(options.data_dir),
-        topic_partitions=options.partitions,
-        topic_disable_leader=True,
-        table_standby_replicas=0,
-        consumer_auto_offset_reset="earliest",
-        web_enabled=False,
-    )
-    table = app.Table(
-        "state", key_type=bytes, value_type=bytes, partitions=options.partitions, options=dict(ROCKSDB_OPTIONS)
-    )
+    app, table = stock_app("naive", options)
     outputs = [app.topic(f"naive-{kind}", **RAW) for kind in ("videos", "comments")]
 
     @app.agent(app.topic(*topics.EVENT_TOPICS, **RAW))

@@ -25,20 +25,13 @@ RAW: dict[str, Any] = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--bootstrap-servers", required=True)
-    parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--partitions", type=int, required=True)
-    parser.add_argument("--state-bytes", type=int, required=True, help="size of the table's values")
-    parser.add_argument("--output-bytes", type=int, required=True, help="size of the records sent")
-    parser.add_argument("--output-topic", default=topics.VIDEO_RECOMMENDATIONS)
-    options = parser.parse_args()
-    for name in ("aiokafka", "faust", "mode"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+def stock_app(name: str, options: argparse.Namespace) -> tuple[faust.App, faust.Table]:
+    """A Faust app as one sets it up, and its table of raw bytes.
 
+    `options`: bootstrap_servers, data_dir, partitions.
+    """
     app = faust.App(
-        "stock",
+        name,
         broker=f"kafka://{options.bootstrap_servers}",
         store="rocksdb://?driver=rocksdict",
         datadir=str(options.data_dir),
@@ -51,6 +44,22 @@ def main() -> None:
     table = app.Table(
         "state", key_type=bytes, value_type=bytes, partitions=options.partitions, options=dict(ROCKSDB_OPTIONS)
     )
+    return app, table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bootstrap-servers", required=True)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--partitions", type=int, required=True)
+    parser.add_argument("--state-bytes", type=int, required=True, help="size of the table's values")
+    parser.add_argument("--output-bytes", type=int, required=True, help="size of the records sent")
+    parser.add_argument("--output-topic", default=topics.VIDEO_RECOMMENDATIONS)
+    options = parser.parse_args()
+    for name in ("aiokafka", "faust", "mode"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+    app, table = stock_app("stock", options)
     output = app.topic(options.output_topic, **RAW)
     state, recommendation = b"s" * options.state_bytes, b"r" * options.output_bytes
 
