@@ -109,7 +109,7 @@ def make_results(
     only: Sequence[str] = (),
     tasks: Sequence[str] = (JOINT,),
     config: FinetuneConfig = DEFAULT,
-    recbole: bool = True,
+    recbole_seeds: int | None = None,
     advance: Advance = lambda done, total, what: None,
 ) -> Path:
     """Make `out/results.md`, `out/results.json` and the pictures, and return the document.
@@ -121,7 +121,8 @@ def make_results(
         only: slugs of the data sets to do; none means all.
         tasks: the models to train; `joint` is the deployed one and bears the plain name.
         config: of every training, but for its task and its seed.
-        recbole: also RecBole's SASRec, which is installed into the work folder the first time.
+        recbole_seeds: trainings of RecBole's SASRec, which is installed into the work folder the first time; 0 leaves it
+            out, None means `seeds`.
 
     Raises:
         SourceError: a data set is not where it should be.
@@ -129,14 +130,15 @@ def make_results(
     """
     chosen = [source for source in SOURCES if not only or source.slug in only]
     others = [benchmark for benchmark in BENCHMARKS if not only or benchmark.SLUG in only]
-    per_log = 3 + seeds * (len(tasks) + recbole)
+    theirs = seeds if recbole_seeds is None else recbole_seeds
+    per_log = 3 + seeds * len(tasks) + theirs
     steps = _Steps(len(chosen) * per_log + len(others), advance)
-    studies = [_study(source, shared, work, range(seeds), tasks, config, recbole, steps) for source in chosen]
+    studies = [_study(source, shared, work, range(seeds), tasks, config, range(theirs), steps) for source in chosen]
     for benchmark in others:
         steps(benchmark.DATA)
         studies.append(
             benchmark.study(
-                shared, work / "others", seeds, threads=config.threads, with_recbole=recbole, report=steps.say
+                shared, work / "others", seeds, threads=config.threads, recbole_seeds=theirs, report=steps.say
             )
         )
     document = write_report(studies, out, how=_how(seeds, tasks))
@@ -175,7 +177,7 @@ def _study(
     seeds: range,
     tasks: Sequence[str],
     config: FinetuneConfig,
-    recbole: bool,
+    recbole_seeds: range,
     steps: _Steps,
 ) -> Study:
     steps(f"{source.data}: converting")
@@ -202,7 +204,7 @@ def _study(
                 for sr in srs:
                     if bundle.live and (live := bundle.live.tasks.get(sr.task)):
                         variants += live_ablations(sr, live, log, corpus, split)
-    for seed in seeds if recbole else ():
+    for seed in recbole_seeds:
         steps(f"{source.data}: training RecBole's SASRec, seed {seed}")
         trained.append(
             recbole_scorer(

@@ -162,10 +162,10 @@ def command(
     help="Only this data set; may be repeated.",
 )
 @click.option(
-    "--recbole/--no-recbole",
-    default=True,
-    show_default=True,
-    help="Also RecBole's SASRec, installed once into an environment of its own in the work folder.",
+    "--recbole-seeds",
+    type=click.IntRange(min=0),
+    help="Trainings of RecBole's SASRec, which is installed once into an environment of its own in the work folder, and "
+    "takes longer than all else; 0 leaves it out.  [default: as many as --seeds]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the rows of results.json as well.")
 def results(
@@ -176,7 +176,7 @@ def results(
     threads: int,
     tasks: tuple[str, ...],
     only: tuple[str, ...],
-    recbole: bool,
+    recbole_seeds: int | None,
     as_json: bool,
 ) -> None:
     """Convert, train with several seeds, evaluate, and write results.md, results.json and the pictures.
@@ -200,7 +200,7 @@ def results(
                 only=only,
                 tasks=tasks,
                 config=config,
-                recbole=recbole,
+                recbole_seeds=recbole_seeds,
                 advance=advance,
             )
         except (SourceError, LogError, RecBoleError, ValueError, OSError) as error:

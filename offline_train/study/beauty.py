@@ -26,15 +26,13 @@ from offline_train.study.sequences import SequenceConfig, rank_last, rank_unseen
 DATA, SLUG, FOLDER = "Amazon Beauty", "amazon-beauty", "amazon-beauty"
 MODEL = f"{NAME} (ids alone)"
 PROTOCOL = "full, unseen"
-#: an epoch of RecBole's takes minutes, a training hours
-RECBOLE_SEEDS = 1
 
 #: `report(what)`
 Report = Callable[[str], None]
 
 
 def study(
-    shared: Path, work: Path, seeds: int, *, threads: int = 1, with_recbole: bool = True, report: Report = print
+    shared: Path, work: Path, seeds: int, *, threads: int = 1, recbole_seeds: int = 1, report: Report = print
 ) -> Study:
     """Every row of the data set; trainings are taken from `work` where the same code made them of the same data.
 
@@ -56,7 +54,7 @@ def study(
         f"{MODEL} is the SR without text and without comments, trained at every position of a sequence at once.",
         _speed(ours, MODEL),
     ]
-    for seed in range(RECBOLE_SEEDS if with_recbole else 0):
+    for seed in range(recbole_seeds):
         report(f"{DATA}: RecBole, seed {seed}")
         epochs: list[Mapping[str, Any]] = []
         found = recbole.run(_task(data), {"seed": seed, "threads": threads}, work, epochs.append)

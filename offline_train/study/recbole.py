@@ -136,7 +136,7 @@ def environment(work: Path) -> Path:
         return python
     uv = shutil.which("uv", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))))
     if uv is None:
-        raise RecBoleError("RecBole needs an environment of its own, made by uv: pip install uv, or use --no-recbole")
+        raise RecBoleError("RecBole needs an environment of its own, made by uv: pip install uv, or use --recbole-seeds 0")
     work.mkdir(parents=True, exist_ok=True)
     for command in (
         [uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)],
@@ -172,6 +172,7 @@ def _train(python: Path, folder: Path, settings: str, report: Report) -> None:
         for line in process.stdout:
             if line.startswith("{"):
                 epochs.write(line)
+                epochs.flush()  # it takes minutes to the next
                 report(json.loads(line))
     if process.returncode:
         raise RecBoleError(f"RecBole ended with {process.returncode}; its output is in {folder / 'errors.log'}")

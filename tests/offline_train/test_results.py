@@ -58,7 +58,7 @@ def study(monkeypatch: pytest.MonkeyPatch, source: Source, shared: Path, tmp_pat
     """A finished study: its document."""
     monkeypatch.setattr(results, "SOURCES", (source,))
     monkeypatch.setattr(results, "BENCHMARKS", ())
-    return make_results(shared, tmp_path / "docs", tmp_path / "work", seeds=2, config=QUICK, recbole=False)
+    return make_results(shared, tmp_path / "docs", tmp_path / "work", seeds=2, config=QUICK, recbole_seeds=0)
 
 
 def test_the_study_writes_every_model_task_protocol_and_metric(study: Path, shared: Path, tmp_path: Path) -> None:
@@ -81,10 +81,10 @@ def test_the_study_writes_every_model_task_protocol_and_metric(study: Path, shar
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(results, "finetune", refuse)
-        make_results(shared, tmp_path / "again", tmp_path / "work", seeds=2, config=QUICK, recbole=False)
+        make_results(shared, tmp_path / "again", tmp_path / "work", seeds=2, config=QUICK, recbole_seeds=0)
         assert (tmp_path / "again" / "results.json").read_text() == (study.parent / "results.json").read_text()
         with pytest.raises(AssertionError, match="trained again"):
-            make_results(shared, tmp_path / "more", tmp_path / "work", seeds=3, config=QUICK, recbole=False)
+            make_results(shared, tmp_path / "more", tmp_path / "work", seeds=3, config=QUICK, recbole_seeds=0)
 
     # The command shows a kept bundle beside the baselines.
     bundle = next((tmp_path / "work" / "bundles").glob("*joint-0-*"))
