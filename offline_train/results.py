@@ -121,8 +121,8 @@ def make_results(
         only: slugs of the data sets to do; none means all.
         tasks: the models to train; `joint` is the deployed one and bears the plain name.
         config: of every training, but for its task and its seed.
-        recbole_seeds: trainings of RecBole's SASRec, which is installed into the work folder the first time; 0 leaves it
-            out, None means `seeds`.
+        recbole_seeds: trainings of RecBole's SASRec, which is installed into the work folder the first time; None
+            means `seeds`.
 
     Raises:
         SourceError: a data set is not where it should be.

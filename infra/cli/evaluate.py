@@ -164,8 +164,8 @@ def command(
 @click.option(
     "--recbole-seeds",
     type=click.IntRange(min=0),
-    help="Trainings of RecBole's SASRec, which is installed once into an environment of its own in the work folder, and "
-    "takes longer than all else; 0 leaves it out.  [default: as many as --seeds]",
+    help="Trainings of RecBole's SASRec, which is installed once into an environment of its own in the work folder and "
+    "takes longer than all else; 0: none.  [default: as many as --seeds]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the rows of results.json as well.")
 def results(

@@ -136,7 +136,9 @@ def environment(work: Path) -> Path:
         return python
     uv = shutil.which("uv", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))))
     if uv is None:
-        raise RecBoleError("RecBole needs an environment of its own, made by uv: pip install uv, or use --recbole-seeds 0")
+        raise RecBoleError(
+            "RecBole needs an environment of its own, made by uv: pip install uv, or use --recbole-seeds 0"
+        )
     work.mkdir(parents=True, exist_ok=True)
     for command in (
         [uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)],
