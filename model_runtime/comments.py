@@ -98,6 +98,10 @@ class Comments:
         self._alive.values()[:] = mask
         return unknown
 
+    def alive(self) -> NDArray[np.bool_]:
+        """Which rows may be recommended, [rows]; a view."""
+        return self._alive.values()
+
     def set_all(self, alive: bool) -> None:
         # rows that another has replaced stay dead
         self.keep(self.index if alive else ())

@@ -1,4 +1,10 @@
-"""Compiled steps: `model_runtime.step_kernel` on the memory of sessions. Needs Numba."""
+"""Compiled steps: `model_runtime.step_kernel` on the memory of sessions. Needs Numba.
+
+    python -m model_runtime.compiled
+
+compiles everything that a worker runs compiled, which takes half a minute once on a machine. Otherwise the first worker
+does it, while slower ways stand in.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from model_runtime import step_kernel
+from model_runtime import choice_kernel, step_kernel
 from model_runtime.candidates import Candidates
 from model_runtime.jobs import Encoded, Job
 from model_runtime.pools import Pools
@@ -105,3 +111,8 @@ class CompiledSteps:
         """Called after rows were looked up: what they point to is there."""
         known = self._candidates
         return *known.id_vectors.parts(), *known.title_vectors.parts(), *texts.parts()
+
+
+if __name__ == "__main__":
+    step_kernel.load()
+    choice_kernel.load()

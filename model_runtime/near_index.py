@@ -31,6 +31,9 @@ _PIECE = 1 << 16
 _MEASURED = 256
 #: shares of the lists to probe, and how many times the wanted results to score again, the cheapest first
 _EFFORTS = (
+    (0.01, 1.6),
+    (0.02, 1.6),
+    (0.04, 2.0),
     (0.06, 2.5),
     (0.09, 2.5),
     (0.11, 2.5),

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_runtime.candidates import Candidates
+from model_runtime.choice import Choice, Found
 from model_runtime.near_index import Floats, NearIndex, Rows
 from model_runtime.ranking import best, thresholds
 
@@ -37,8 +38,6 @@ _ADDED_TOGETHER = 1024
 _CHECKED_EVERY, _JUDGED = 4096, 32
 _FALLEN = 0.02
 _MOST_DEAD, _MOST_BESIDE, _GROWN = 0.25, 0.125, 2.0
-
-Found = tuple[Rows, NDArray[np.float64]]
 
 
 class _Ready(NamedTuple):
@@ -63,6 +62,7 @@ class Nearest:
     ) -> None:
         """`count`: results per user. `recall`: of an index; at least this, on queries that it was not made from."""
         self._candidates, self._count, self._threads = candidates, count, threads
+        self._choice = Choice(candidates.vectors)
         self._exact_up_to, self._recall = exact_up_to, recall
         dim = candidates.vectors.base.shape[1]
         self._queries, self._seen = np.zeros((_QUERIES, dim), np.float32), 0
@@ -122,15 +122,35 @@ class Nearest:
         rows: Rows,
     ) -> list[Found]:
         """From `count` of the index, and from the rows beside it."""
+        most = int(np.bincount(users).max()) if len(users) else 0
+        near = index.search(preferences, count, most, self._threads)
+        if self._choice.ready:
+            chosen = self._choice.best(preferences, near, alive, self._count, beside=beside, users=users, excluded=rows)
+        else:
+            chosen = self._one_by_one(near, beside, alive, preferences, users, rows)
+        results = [
+            # It found too little, or that is all there is.
+            self._exactly(alive, preference, rows[users == user])
+            if found is None or len(found[0]) < self._count
+            else found
+            for user, (found, preference) in enumerate(zip(chosen, preferences, strict=True))
+        ]
+        self._check(results, alive, preferences, rows[users == 0])
+        return results
+
+    def _one_by_one(
+        self, near: Rows, beside: Rows, alive: NDArray[np.bool_], preferences: Floats, users: Rows, rows: Rows
+    ) -> list[Found | None]:
+        """The best of what was found and of what is beside, with NumPy."""
         vectors = self._candidates.vectors
-        own = [rows[users == user] for user in range(len(preferences))]
-        near = index.search(preferences, count, max(map(len, own)), self._threads)
         new_scores = preferences @ vectors.take(beside).T  # [B, beside]
         if len(self._excluded) < len(alive):
             self._excluded = np.zeros(2 * len(alive), dtype=bool)
-        results = []
-        for found, preference, new, mine in zip(near, preferences, new_scores, own, strict=True):
-            self._excluded[mine[mine < len(self._excluded)]] = True
+        chosen: list[Found | None] = []
+        for user, (found, preference, new) in enumerate(zip(near, preferences, new_scores, strict=True)):
+            mine = rows[users == user]
+            mine = mine[mine < len(self._excluded)]
+            self._excluded[mine] = True
             keep = found[found >= 0]
             keep = np.sort(keep[alive[keep] & ~self._excluded[keep]])
             scores = vectors.take(keep) @ preference
@@ -139,14 +159,10 @@ class Nearest:
                 keep, scores = np.concatenate((keep, beside[allowed])), np.concatenate((scores, new[allowed]))
                 order = np.argsort(keep)
                 keep, scores = keep[order], scores[order]
-            self._excluded[mine[mine < len(self._excluded)]] = False
-            if len(keep) < self._count:  # it found too little, or that is all there is
-                results.append(self._exactly(alive, preference, mine))
-                continue
+            self._excluded[mine] = False
             at, rounded = best(scores, self._count, thresholds(scores[None], self._count)[0])
-            results.append((keep[at], rounded))
-        self._check(results, alive, preferences, own)
-        return results
+            chosen.append((keep[at], rounded))
+        return chosen
 
     def _exactly(self, alive: NDArray[np.bool_], preference: Floats, excluded: Rows) -> Found:
         """The best for one user, from all rows."""
@@ -159,13 +175,13 @@ class Nearest:
         scores[excluded[excluded < count]] = -np.inf
         return best(scores, self._count, thresholds(scores[None], self._count)[0])
 
-    def _check(self, results: list[Found], alive: NDArray[np.bool_], preferences: Floats, own: list[Rows]) -> None:
-        """Score one of many users both ways."""
+    def _check(self, results: list[Found], alive: NDArray[np.bool_], preferences: Floats, excluded: Rows) -> None:
+        """Score one of many users both ways; `excluded`: what the first must not get."""
         self._until_check -= len(results)
         if self._until_check > 0:
             return
         self._until_check = _CHECKED_EVERY
-        exact = self._exactly(alive, preferences[0], own[0])
+        exact = self._exactly(alive, preferences[0], excluded)
         self._recalls.append(len(np.intersect1d(exact[0], results[0][0])) / max(1, len(exact[0])))
         results[0] = exact
 

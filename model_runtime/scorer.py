@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from model_runtime.bundle import Bundle, Scored
 from model_runtime.candidates import Candidates
+from model_runtime.choice import Choice
 from model_runtime.encoder import Encoder, StepGraphs
 from model_runtime.features import Features, Request
 from model_runtime.ids import video_digest
@@ -100,6 +101,7 @@ class Scorer:
             budget_bytes=session_bytes,
         )
         self.nearest = Nearest(self.candidates, top_videos, threads=threads)
+        self._comment_choice = Choice(self.candidates.comments.vectors)
         self._scores = np.empty(_together(len(bundle.video_ids)) * len(bundle.video_ids), dtype=np.float32)
         self.signals: Signals | None = None
         self._live_videos: LiveVideos | None = None
@@ -177,8 +179,8 @@ class Scorer:
     def _rank(self, requests: Sequence[Request], encoded: Encoded, moved: int) -> list[Ranking]:
         videos = self._rank_videos(requests, encoded, moved)
         rankings = []
-        for row, (request, mine) in enumerate(zip(requests, videos, strict=True)):
-            comments = self._rank_comments(request, encoded.comments[row], encoded.comment_preference[row])
+        threads = self._rank_threads(requests, encoded)
+        for request, mine, comments in zip(requests, videos, threads, strict=True):
             new = not (request.videos or request.comment_ids)
             rankings.append(
                 Ranking(
@@ -247,11 +249,55 @@ class Scorer:
         barred_users, barred_rows = self.candidates.barred(barred)
         return np.concatenate((users, barred_users)), np.concatenate((history[users, at], barred_rows))
 
-    def _rank_comments(self, request: Request, history: NDArray[np.int32], preference: NDArray[np.float32]) -> Ranked:
-        """The best comments under the current video; `history` [C], `preference` [d]."""
-        candidates = self.candidates.comments_of(request.current_video or "")
+    def _rank_threads(self, requests: Sequence[Request], encoded: Encoded) -> list[Ranked]:
+        """The best comments under each user's current video."""
+        threads = [self.candidates.comments_of(request.current_video or "") for request in requests]
+        if self._live_comments is None and self._comment_choice.ready:
+            return self._rank_comments_together(threads, encoded)
+        return [
+            self._rank_comments(request, candidates, history, preference)
+            for request, candidates, history, preference in zip(
+                requests, threads, encoded.comments, encoded.comment_preference, strict=True
+            )
+        ]
+
+    def _rank_comments_together(self, threads: list[NDArray[np.int32]], encoded: Encoded) -> list[Ranked]:
+        near = np.full((len(threads), max(map(len, threads))), -1, np.int64)
+        for row, candidates in zip(near, threads, strict=True):
+            row[: len(candidates)] = candidates
+        users, at = np.nonzero(encoded.comments >= 0)
+        comments = self.candidates.comments
+        chosen = self._comment_choice.best(
+            encoded.comment_preference,
+            near,
+            comments.alive(),
+            self.top_comments,
+            users=users,
+            excluded=encoded.comments[users, at].astype(np.int64),
+            cosine=True,
+        )
+        return [
+            self._alone(*found) if found is not None else self._ranked_alone(candidates, history, preference)
+            for found, candidates, history, preference in zip(
+                chosen, threads, encoded.comments, encoded.comment_preference, strict=True
+            )
+        ]
+
+    def _rank_comments(
+        self,
+        request: Request,
+        candidates: NDArray[np.int32],
+        history: NDArray[np.int32],
+        preference: NDArray[np.float32],
+    ) -> Ranked:
+        """The best of the candidates [n]; `history` [C], `preference` [d]."""
         if self._live_comments is not None:
             return self._live_comments.rank(candidates, preference, history, request, self.top_comments, self._explain)
+        return self._ranked_alone(candidates, history, preference)
+
+    def _ranked_alone(
+        self, candidates: NDArray[np.int32], history: NDArray[np.int32], preference: NDArray[np.float32]
+    ) -> Ranked:
         candidates = without(candidates, history)
         scores = self.candidates.comments.scores(candidates, preference)
         bound = thresholds(scores[None], self.top_comments)[0]

@@ -18,15 +18,12 @@ over columns come innermost, so that the compiler makes vector instructions of t
 costs more than most of these products. `weights`, `places`, `memory` and `starts` are laid out by
 `model_runtime.compiled`; names in capitals number their parts. Sides are numbered: video 0, comment 1.
 
-    python -m model_runtime.step_kernel
-
-compiles, which takes half a minute. Otherwise the first process on a machine that needs the functions does.
+Compiling takes half a minute: `python -m model_runtime.compiled`, or the first process on a machine that needs it.
 """
 
 from __future__ import annotations
 
 import math
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -661,8 +658,3 @@ def load() -> None:
     for side in (VIDEO, COMMENT):
         append(side, False, np.zeros((2, 0), np.int64), current, tables, out, rows, *model, np.zeros((5, 0), np.int64))
     query(current, tables, out, rows, *model, np.zeros((3, 0), np.int64))
-
-
-if __name__ == "__main__":
-    # Not this module's own functions: what is kept is kept under the module's name.
-    import_module("model_runtime.step_kernel").load()
