@@ -41,7 +41,8 @@ PLATFORM = SimulatorConfig(seed=3, users=300, videos=300, comments=1_500, days=1
 CONFIG = {
     "train": {"epochs": 2, "epoch_samples": 2_000, "batch": 128, "threads": 1},
     "student": {"samples": 5_000, "bits": 12},
-    "gate": {"fewest": 10, "margin": 0.1},
+    "split": {"test": 0.2},
+    "gate": {"fewest": 10, "margin": 0.2},
 }
 STEADY_S, SWAP_S, WAIT_S = 10.0, 5.0, 60.0
 
