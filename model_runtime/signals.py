@@ -9,7 +9,8 @@ One thread writes; another may read `total` (`model_runtime.live_scoring`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,13 +88,16 @@ class KindSignals:
             self.shares[partition] = Tally(self._half_lives_ms)
         return self.shares[partition]
 
-    def add(self, partition: int, ids: Sequence[str], ts_ms: NDArray[np.int64]) -> None:
-        """Count events of a partition's users: item `ids[i]` at `ts_ms[i]`."""
-        rows = self.total.rows(ids)
-        self.total.add(rows, ts_ms)
+    def add(self, shares: Mapping[int, tuple[Sequence[str], NDArray[np.int64]]]) -> None:
+        """Count events of partitions' users: per partition the items, and when each event was."""
+        rows = self.total.rows(chain.from_iterable(ids for ids, _ in shares.values()))
+        self.total.add(rows, np.concatenate([ts_ms for _, ts_ms in shares.values()]))
         names = self.total.ids  # one string for all who hold it
-        share = self.share(partition)
-        share.add(share.rows([names[row] for row in rows]), ts_ms)
+        first = 0
+        for partition, (ids, ts_ms) in shares.items():
+            share = self.share(partition)
+            share.add(share.rows([names[row] for row in rows[first : first + len(ids)]]), ts_ms)
+            first += len(ids)
 
     def replace(
         self, partition: int, ids: Sequence[str], counts: NDArray[np.float64], at_ms: int, first_ms: NDArray[np.int64]
@@ -150,12 +154,12 @@ class Signals:
         """Something happened at `ts_ms`."""
         self.now_ms = max(self.now_ms, ts_ms)
 
-    def add(self, kind: str, partition: int, ids: Sequence[str], ts_ms: Sequence[int]) -> None:
-        """Count engagements of a partition's users: item `ids[i]` at `ts_ms[i]`."""
-        if ids:
-            times = np.asarray(ts_ms, np.int64)
-            self.kinds[kind].add(partition, ids, times)
-            self.advance(int(times.max()))
+    def add(self, kind: str, shares: Mapping[int, tuple[Sequence[str], Sequence[int]]]) -> None:
+        """Count engagements of partitions' users: per partition the items, and when each engagement was."""
+        arrays = {partition: (ids, np.asarray(ts_ms, np.int64)) for partition, (ids, ts_ms) in shares.items() if ids}
+        if arrays:
+            self.kinds[kind].add(arrays)
+            self.advance(max(int(ts_ms.max()) for _, ts_ms in arrays.values()))
 
     def clear(self) -> None:
         """Forget everything but the time."""

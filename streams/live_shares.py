@@ -53,6 +53,7 @@ class Shares:
         self.ours: set[int] = set()
         self._places = places
         self._waiting: dict[int, list[tuple[str, list[Applied], int]]] = {}
+        self._taken: list[tuple[str, int, list[Applied], int]] = []  # and to be counted
         self._marks: dict[Partition, int] = {}  # as published
         self._counted: dict[Partition, int] = {}  # our partitions' events that are counted
         self._changed: dict[tuple[str, int], dict[str, None]] = {}
@@ -65,18 +66,28 @@ class Shares:
         if applied:
             self.signals.advance(max(event.ts_ms for event in applied))
         if partition in self.ours:
-            self._count(topic, partition, applied, end)
+            self._taken.append((topic, partition, applied, end))
         else:
             self._waiting.setdefault(partition, []).append((topic, applied, end))
 
-    def _count(self, topic: str, partition: int, applied: list[Applied], end: int) -> None:
-        kind, place = _KIND_OF[topic], (topic, partition)
-        mark = self._marks.get(place, 0)
-        new = [event for event in applied if event.item is not None and event.offset >= mark]
-        ids = [event.item for event in new if event.item is not None]
-        self.signals.add(kind, partition, ids, [event.ts_ms for event in new])
-        self._changed.setdefault((kind, partition), {}).update(dict.fromkeys(ids))
-        self._counted[place] = max(end, mark)
+    def count(self) -> None:
+        """Count what was taken. For many slices at once this costs little more than for one."""
+        taken, self._taken = self._taken, []
+        kinds: dict[str, dict[int, list[Applied]]] = {}
+        for topic, partition, applied, end in taken:
+            place = (topic, partition)
+            mark = self._marks.get(place, 0)
+            new = kinds.setdefault(_KIND_OF[topic], {}).setdefault(partition, [])
+            new += [event for event in applied if event.item is not None and event.offset >= mark]
+            self._counted[place] = max(end, mark)
+        for kind, partitions in kinds.items():
+            shares = {
+                partition: ([event.item for event in new if event.item is not None], [event.ts_ms for event in new])
+                for partition, new in partitions.items()
+            }
+            self.signals.add(kind, shares)
+            for partition, (ids, _) in shares.items():
+                self._changed.setdefault((kind, partition), {}).update(dict.fromkeys(ids))
 
     # --- the life of partitions ---------------------------------------------------------------------------------------
 
@@ -89,10 +100,12 @@ class Shares:
         for partition in partitions:
             self.ours.add(partition)
             for topic, applied, end in self._waiting.pop(partition, []):
-                self._count(topic, partition, applied, end)
+                self._taken.append((topic, partition, applied, end))
+        self.count()
 
     def disown(self) -> bool:
         """No partition is ours any more. Returns whether something was counted that is not published."""
+        self.count()
         unpublished = any(self._changed.values())
         self.ours.clear()
         for kept in (self._waiting, self._counted, self._changed):
@@ -108,6 +121,7 @@ class Shares:
 
     def changes(self) -> Iterator[list[Message]]:
         """What changed since the last time, a few records at a time; then the marks, if all of that was asked for."""
+        self.count()
         changed, counted = self._changed, dict(self._counted)
         self._changed = {}
         for (kind, partition), ids in changed.items():
@@ -126,6 +140,7 @@ class Shares:
 
     def fade(self) -> None:
         """Look through one tally for what faded; they take turns. Of our partitions, others will hear of it."""
+        self.count()
         tallies = [(kind, which) for kind in KINDS for which in (None, *sorted(self.signals.kinds[kind].shares))]
         self._fading = (self._fading + 1) % len(tallies)
         kind, partition = tallies[self._fading]

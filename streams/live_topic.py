@@ -82,6 +82,10 @@ class LiveTopic:
         """A slice of events in offset order, up to `end`, was applied to the users' states."""
         self._shares.take(topic, partition, applied, end)
 
+    def count(self) -> None:
+        """Count what was taken: before anyone reads counts."""
+        self._shares.count()
+
     # --- the life of partitions ---------------------------------------------------------------------------------------
 
     def assigned(self, partitions: Iterable[int]) -> None:

@@ -22,6 +22,8 @@ Headers = list[tuple[str, bytes]]
 
 #: Records of rejected events carry up to what a broker accepts, plus headers.
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+#: How long reports are gathered after some were served: to wake up for each of them takes longer than all else here.
+TOGETHER_S = 0.002
 
 
 class Message(NamedTuple):
@@ -132,7 +134,8 @@ class Outbox:
 
     def _poll(self) -> None:
         while not self._stopped.is_set():
-            self._producer.poll(0.1)
+            if self._producer.poll(0.1):
+                time.sleep(TOGETHER_S)
 
     def _report(self, delivery: Delivery) -> None:
         # Append before looking: a drain that is running then either sees it, or leaves a length of one to be seen here.

@@ -72,7 +72,7 @@ class Rescorer:
         telemetry: Telemetry,
         sink: Sink | None = None,
         live: LiveTopic | None = None,
-        max_batch: int = 64,
+        max_batch: int = 256,
         max_in_flight: int = 20_000,
         cached_states: int = 20_000,
         background: Background | None = None,
@@ -107,6 +107,11 @@ class Rescorer:
     def full(self) -> bool:
         """Whether intake has to wait for confirmations."""
         return self.ledger.records_in_flight >= self.max_in_flight
+
+    @property
+    def busy(self) -> bool:
+        """Whether the next batch is full already."""
+        return len(self._users.pending) >= self.max_batch
 
     async def has_room(self) -> None:
         """Return when another slice may be taken."""
@@ -192,6 +197,8 @@ class Rescorer:
                 self.background.drop(pending.key)
             if not batch:  # only then: those to whom nothing happened come behind
                 batch = self._users.revisit(self.background.take(), self.partitions)
+            if self.live is not None:
+                self.live.count()
             job = partial(score, batch, self.serving, self.telemetry)
             future = loop.run_in_executor(self._executor, job) if batch else None
             if scored is not None:

@@ -55,7 +55,7 @@ class WorkerSettings:
     worker_id: str = "0"
     http_port: int | None = 9464
     store: str = "rocksdb"  #: or `memory`
-    max_batch: int = 64
+    max_batch: int = 256
     max_in_flight: int = 20_000
     session_timeout_s: float = 10.0  #: a worker that is killed and not restarted is replaced after this long
     redis_ttl_s: int = TTL_S

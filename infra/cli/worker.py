@@ -66,7 +66,7 @@ log = logging.getLogger("lsvcr.worker")
     help="Add what is alive right now to scores, if the bundle has weights for it; or score by the model alone.",
 )
 @click.option("--explain/--no-explain", default=False, help="Write into lists what each score is made of, and why.")
-@click.option("--max-batch", default=64, show_default=True, type=click.IntRange(1), help="Users scored at once.")
+@click.option("--max-batch", default=256, show_default=True, type=click.IntRange(1), help="Users scored at once.")
 @click.option(
     "--session-timeout",
     default=10.0,

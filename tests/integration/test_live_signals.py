@@ -88,7 +88,7 @@ def of_the_events(bootstrap: str) -> Signals:
             ts_ms = min(event.ts_ms, record.timestamp()[1])
             if engages(event) and (event.user_id, event.event_id) not in seen:
                 item = event.video_id if isinstance(event, VideoView) else event.comment_id
-                signals.add(kind, record.partition(), [item], [ts_ms])
+                signals.add(kind, {record.partition(): ([item], [ts_ms])})
             seen.add((event.user_id, event.event_id))
             signals.advance(ts_ms)
     return signals

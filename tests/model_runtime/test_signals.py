@@ -30,7 +30,7 @@ def counted(log: Sequence[tuple[int, str, int]], at_once: int = 5) -> Signals:
     for first in range(0, len(log), at_once):
         for partition in range(3):
             mine = [event for event in log[first : first + at_once] if event[0] == partition]
-            signals.add("video", partition, [i for _, i, _ in mine], [START + h * HOUR for _, _, h in mine])
+            signals.add("video", {partition: ([i for _, i, _ in mine], [START + h * HOUR for _, _, h in mine])})
     return signals
 
 
@@ -86,7 +86,7 @@ def test_workers_that_tell_each_other_have_what_one_worker_has(
     workers = [Signals(HALF_LIVES) for _ in range(3)]
     listener = Signals(HALF_LIVES)
     for number, (partition, item, hours) in enumerate(log):
-        workers[partition].add("video", partition, [item], [START + hours * HOUR])
+        workers[partition].add("video", {partition: ([item], [START + hours * HOUR])})
         for which, when in told:
             if when == number:
                 send(workers[which], listener, which, max(workers[which].now_ms, START))
@@ -106,7 +106,7 @@ def test_whoever_takes_a_partition_over_goes_on_from_its_share(before: Events, a
     for partition in range(3):
         send(first, second, partition, first.now_ms)
     for partition, item, hours in after:
-        second.add("video", partition, [item], [START + hours * HOUR])
+        second.add("video", {partition: ([item], [START + hours * HOUR])})
     whole = counted(before + after)
     assert figures(second.kinds["video"], whole.now_ms) == figures(whole.kinds["video"], whole.now_ms)
 
@@ -121,7 +121,7 @@ def test_what_nobody_touches_is_dropped_and_comes_back_as_new(log: Events) -> No
         assert sorted(dropped[partition]) == sorted({i for p, i, _ in log if p == partition})
         assert len(kind.share(partition)) == 0
     assert len(kind.total) == 0
-    signals.add("video", 1, ["a", "a"], [later, later])
+    signals.add("video", {1: (["a", "a"], [later, later])})
     assert figures(kind, later) == {"a": [2.0, 2.0]}
 
 
@@ -129,7 +129,7 @@ def test_beyond_the_most_the_weakest_go() -> None:
     signals = Signals(HALF_LIVES)
     ids = [f"i{n}" for n in range(100)]
     for n, id_ in enumerate(ids):
-        signals.add("comment", 0, [id_] * (1 + n), [START] * (1 + n))
+        signals.add("comment", {0: ([id_] * (1 + n), [START] * (1 + n))})
     kind = signals.kinds["comment"]
     dropped = kind.forget(0, START, most=80)
     assert dropped == ids[:40]
@@ -140,8 +140,8 @@ def test_beyond_the_most_the_weakest_go() -> None:
 
 def test_a_share_of_nothing_takes_the_place_of_one_of_something() -> None:
     signals = Signals(HALF_LIVES)
-    signals.add("video", 0, ["a"], [START])
-    signals.add("video", 1, ["a"], [START])
+    signals.add("video", {0: (["a"], [START])})
+    signals.add("video", {1: (["a"], [START])})
     kind = signals.kinds["video"]
     kind.replace(0, ["a"], np.zeros((1, 2)), START, np.array([NEVER_MS]))
     assert figures(kind, START) == {"a": [1.0, 1.0]}

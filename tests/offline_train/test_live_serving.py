@@ -100,7 +100,7 @@ def signals_before(log: Log, event: int, now_ms: int) -> Signals:
     ):
         for partition in range(3):
             rows = np.flatnonzero(before & log.engaged & (log.kind == code) & (log.user % 3 == partition))
-            signals.add(kind, partition, [ids[items[row]] for row in rows], log.ts_ms[rows].tolist())
+            signals.add(kind, {partition: ([ids[items[row]] for row in rows], log.ts_ms[rows].tolist())})
     signals.advance(now_ms)
     return signals
 

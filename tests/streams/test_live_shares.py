@@ -130,6 +130,7 @@ def test_events_that_begin_anew_are_counted_though_a_mark_says_otherwise() -> No
     after.hear(as_records([message for messages in before.changes() for message in messages]))
     after.own([0], {TOPIC: 5})
     after.take(VIDEO_VIEWS, 0, applied("a", first=0), 1)
+    after.count()
     assert numbers(after.signals) == {"a": 2.0}
 
 
