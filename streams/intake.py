@@ -32,9 +32,6 @@ SLICE_RECORDS = 500
 #: resumed meanwhile, after a rebalance, wait for its end.
 POLL_S = 0.1
 NO_PARTITIONS_S = 0.02
-#: How long, and in what steps, a poll is put off while the next batch is full already: what has come by then comes in
-#: larger slices, which cost less a record.
-PUT_OFF_S, PUT_OFF_STEP_S = 0.05, 0.005
 
 
 class SliceHandler(Protocol):
@@ -47,10 +44,6 @@ class SliceHandler(Protocol):
     @property
     def full(self) -> bool:
         """Whether so much is in flight that intake has to wait."""
-
-    @property
-    def busy(self) -> bool:
-        """Whether nothing would be gained by more records now."""
 
     async def has_room(self) -> None:
         """Return when another slice may be taken (back-pressure reaches the consumer: it does not poll meanwhile)."""
@@ -91,7 +84,6 @@ class BatchConsumer(FaustConsumer):
     async def _drain_messages(self, fetcher: Any) -> None:
         try:
             while not (self._stopped.is_set() or fetcher._stopped.is_set()):
-                await self._put_off()
                 records, active = await self._wait_next_records(POLL_S)
                 # as in Faust: a fetch may return without ever having given way to the event loop
                 await self.sleep(0)
@@ -109,12 +101,6 @@ class BatchConsumer(FaustConsumer):
         except asyncio.CancelledError:
             if not self.transport.app.should_stop:
                 raise
-
-    async def _put_off(self) -> None:
-        for _ in range(round(PUT_OFF_S / PUT_OFF_STEP_S)):
-            if not self.handler.busy or not self.flow_active or self.should_stop:
-                return
-            await self.sleep(PUT_OFF_STEP_S)
 
     async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:  # noqa: ASYNC109 (Faust's own shape)
         # Faust's own sleeps for a second where no partition flows, as between the end of a recovery and the seek.

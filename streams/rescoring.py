@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 FORWARDED = "lsvcr-forwarded"
 DRAIN_S = 5.0
+#: for so many users that were sent, intake may take one slice
+USERS_PER_TURN = 64
 
 
 class Sink(Protocol):
@@ -107,11 +109,6 @@ class Rescorer:
     def full(self) -> bool:
         """Whether intake has to wait for confirmations."""
         return self.ledger.records_in_flight >= self.max_in_flight
-
-    @property
-    def busy(self) -> bool:
-        """Whether the next batch is full already."""
-        return len(self._users.pending) >= self.max_batch
 
     async def has_room(self) -> None:
         """Return when another slice may be taken."""
@@ -203,8 +200,10 @@ class Rescorer:
             future = loop.run_in_executor(self._executor, job) if batch else None
             if scored is not None:
                 self._send(*scored)
+                # Intake gets its turns also under load: what it brings is answered together with what waits.
+                for _ in range(0, len(scored[1]), USERS_PER_TURN):
+                    await asyncio.sleep(0)
                 scored = None
-                await asyncio.sleep(0)  # intake gets its turn also under load
             if future is not None:
                 scored = (epoch, batch, await future)
             elif not self._users.pending:

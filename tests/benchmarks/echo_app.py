@@ -45,10 +45,6 @@ class Echo:
         self._outbox.start(asyncio.get_running_loop())
         self._writer = asyncio.create_task(self._write())
 
-    @property
-    def busy(self) -> bool:
-        return False
-
     async def has_room(self) -> None:
         """There always is: little is asked of it."""
 
