@@ -117,8 +117,6 @@ class Broker:
         return [
             str(java),
             f"-Xmx{HEAP}",
-            # The first compiler alone: the second takes half a core for minutes, from a broker that lives that long.
-            "-XX:TieredStopAtLevel=1",
             "-XX:+ExitOnOutOfMemoryError",
             f"-Dlsvcr.logs={self.log.parent}",
             f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}",
