@@ -22,8 +22,6 @@ Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 Found = tuple[NDArray[np.intp], NDArray[np.float64]]
 
-#: how long to wait for what was compiled before; to compile takes longer, and nobody waits for that
-_LOADING_S = 5.0
 _NONE = np.empty(0, np.int64)
 
 
@@ -33,6 +31,7 @@ class Choice:
     def __init__(self, table: Table) -> None:
         self._table = table
         self._seen, self._mark = np.zeros(0, np.int64), 0
+        _kernel()  # is loaded from now on, so that the first users need not wait for it
 
     @property
     def ready(self) -> bool:
@@ -100,7 +99,6 @@ class _Kernel:
         if find_spec("numba") is not None:
             self._thread = Thread(target=self._load, name="compiled-choice", daemon=True)
             self._thread.start()
-            self._thread.join(_LOADING_S)
 
     def wait(self) -> None:
         """Until it is loaded or compiled, if it can be."""

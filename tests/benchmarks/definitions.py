@@ -41,7 +41,7 @@ def _said(module: ModuleType) -> str:
     return (module.__doc__ or "").split("\n\n", 1)[1]
 
 
-_SAME_ROUNDS = "Measured in the same rounds as `{}`."
+_SAME_ROUNDS = "Measured as `{}`, and in the same rounds where one run measures both."
 _BOTH = "a stock Faust agent that scores nothing: one table write and one send per event, of the same sizes"
 
 _ENGINE = [
