@@ -28,9 +28,11 @@ def counted(log: Sequence[tuple[int, str, int]], at_once: int = 5) -> Signals:
     """What one worker with all partitions has, events taken in slices."""
     signals = Signals(HALF_LIVES)
     for first in range(0, len(log), at_once):
+        shares = {}
         for partition in range(3):
             mine = [event for event in log[first : first + at_once] if event[0] == partition]
-            signals.add("video", {partition: ([i for _, i, _ in mine], [START + h * HOUR for _, _, h in mine])})
+            shares[partition] = [i for _, i, _ in mine], [START + h * HOUR for _, _, h in mine]
+        signals.add("video", shares)
     return signals
 
 
@@ -49,6 +51,18 @@ def send(share_of: Signals, to: Signals, partition: int, at_ms: int) -> None:
     share = share_of.kinds["video"].share(partition)
     to.kinds["video"].replace(partition, share.ids, share.at(at_ms), at_ms, share.first_ms.values())
     to.advance(at_ms)
+
+
+@given(events, st.integers(1, 40))
+def test_partitions_that_are_counted_together_have_what_each_has_alone(log: Events, at_once: int) -> None:
+    together = counted(log, at_once).kinds["video"]
+    for partition in range(3):
+        alone = counted([event for event in log if event[0] == partition], 1).kinds["video"]
+        now_ms = START + 200 * HOUR
+        share = together.share(partition)
+        assert share.ids == alone.total.ids
+        assert share.first_ms.values().tolist() == alone.total.first_ms.values().tolist()
+        np.testing.assert_allclose(share.at(now_ms), alone.total.at(now_ms), rtol=1e-9)
 
 
 @given(events)
