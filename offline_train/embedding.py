@@ -1,8 +1,8 @@
 """Every text read once by a language model: pooled vectors, kept under what they are made of.
 
-A store belongs to one LLM (by the hash of its weights, LoRA included) and one length in tokens; in it a vector is
-found by the hash of its text. So a second run, a run that was killed, and a run on a log with a few new texts compute
-only what is missing. Chunks are renamed into place when they are whole.
+A store belongs to one LLM (by the hash of its weights, LoRA included, and its precision) and one length in tokens; in
+it a vector is found by the hash of its text. So a second run, a run that was killed, and a run on a log with a few new
+texts compute only what is missing. Chunks are renamed into place when they are whole.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class PooledStore:
 
     def __init__(self, llm: LLM, cache: str | Path, most_tokens: int) -> None:
         self.llm, self.most_tokens = llm, most_tokens
-        self.fingerprint = llm.fingerprint()
+        self.fingerprint = f"{llm.fingerprint()}-{llm.precision}"
         self.folder = Path(cache) / "pooled" / f"{self.fingerprint}-{most_tokens}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self._vectors: dict[bytes, np.ndarray] = {}

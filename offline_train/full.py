@@ -23,13 +23,13 @@ import torch
 from offline_train import llm_texts
 from offline_train.alignment import Aligned, AlignmentConfig, align
 from offline_train.alignment_model import TextMap
-from offline_train.corpus import Corpus, choose_seen, leave_one_out, temporal_split
+from offline_train.corpus import Corpus, Split, choose_seen, leave_one_out, temporal_split
 from offline_train.embedding import CorpusTexts, PooledStore
 from offline_train.finetuning import FinetuneConfig, Progress
 from offline_train.fitting import Fitted, SplitName, fit
 from offline_train.llm import DEFAULT_LLM, LLM
 from offline_train.log import Log
-from offline_train.processes import join, wait
+from offline_train.processes import join, place, wait
 from offline_train.stage1_curves import draw_stage1
 from offline_train.text import TEXT_DIM
 
@@ -49,6 +49,18 @@ class FullConfig:
     batch_tokens: int = 4096  #: read at once when texts are embedded
     align: AlignmentConfig = field(default_factory=AlignmentConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a language model made of a log: the folder of its texts' vectors, and how it came about."""
+
+    folder: Path
+    llm: str  #: which model, by the hash of its weights
+    aligned: Aligned | None
+    stage1: Path | None
+    curves: Path | None
+    seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -103,58 +115,15 @@ def train_full(
         LogError, LLMError, ValueError: what is wrong with log, LLM or configuration.
     """
     rank, _ = join()
-    seconds: dict[str, float] = {}
     stage(f"reading {config.log}")
     log = Log.read(config.log)
     corpus = Corpus.build(log, msgspec.structs.replace(log.config, seen=choose_seen(log)))
     split = temporal_split(corpus) if config.split == "temporal" else leave_one_out(corpus)
-    texts = CorpusTexts.of(log, split.valid_ms)
-    cache = Path(config.cache)
     torch.set_num_threads(config.align.threads)
-
-    def embedding(done: int, total: int, rate: float) -> None:
-        advance(done, total, f"{rate:,.0f} tokens/s")
-
-    stage(f"loading the language model {config.llm}")
-    if rank:
-        wait()  # the first process may have to dequantise it
-    llm = LLM.load(config.llm, cache)
-    if not rank:
-        wait()
-    store = PooledStore(llm, cache, config.align.text_tokens)
-    base = store.fingerprint
-    aligned: Aligned | None = None
-    began = time.perf_counter()
-    folder = curves = None
-    if config.stage1:
-        folder = cache / "stage1" / _name(asdict(config.align), base, log.digest.tobytes(), config.split)
-        stage(f"stage 1 in {folder}")
-
-        def step(done: int, total: int, point: Any) -> None:
-            advance(done, total, point if isinstance(point, str) else describe(point))
-
-        aligned = align(corpus, split, llm, store, config.align, folder, embedding=embedding, progress=step)
-        llm.merge()
-        curves = draw_stage1(aligned, folder / "curves.png") if not rank else None
-        store = PooledStore(llm, cache, config.align.text_tokens)
-    seconds["stage 1"] = time.perf_counter() - began
-
-    began = time.perf_counter()
-    stage(f"embedding {len(texts.distinct):,} texts")
-    pooled = store.vectors(texts.distinct, embedding, config.batch_tokens)
-    seconds["embedding"] = time.perf_counter() - began
+    made = llm_vectors(config, corpus, split, stage=stage, advance=advance)
     if rank:
         return None
-    if aligned is None:
-        torch.manual_seed(config.align.seed)
-        mapping = TextMap(llm.dim, TEXT_DIM)
-        mapping.fit(torch.from_numpy(pooled[texts.early]))
-        start = None
-    else:
-        mapping, start = aligned.heads.map.cpu(), {k: v.cpu() for k, v in aligned.heads.start().items()}
-    where = cache / "texts" / _name(store.fingerprint, config.align.text_tokens, log.digest.tobytes(), config.stage1)
-    llm_texts.write(where, texts.distinct, mapping.vectors(pooled), mapping.state_dict(), start)
-    del llm, store, pooled
+    where, aligned, seconds = made.folder, made.aligned, made.seconds
 
     began = time.perf_counter()
     fitted = fit(
@@ -172,7 +141,7 @@ def train_full(
     report = fitted.report.with_name("full.json")
     written = {
         "config": asdict(config),
-        "llm": base,
+        "llm": made.llm,
         "version": fitted.version,
         "seconds": seconds,
         "texts": str(where),
@@ -181,7 +150,71 @@ def train_full(
         else {"head_curve": aligned.head_curve, "curve": [asdict(point) for point in aligned.curve]},
     }
     report.write_bytes(msgspec.json.format(msgspec.json.encode(written)))
-    return Full(fitted, where, report, folder, curves, seconds)
+    return Full(fitted, where, report, made.stage1, made.curves, seconds)
+
+
+def llm_vectors(
+    config: FullConfig,
+    corpus: Corpus,
+    split: Split,
+    *,
+    stage: Callable[[str], None] = lambda what: None,
+    advance: Callable[[int, int, str], None] = lambda done, total, what: None,
+) -> Made:
+    """Stage 1 unless the configuration leaves it out, and every text embedded: a folder for `text_vectors`.
+
+    Raises:
+        LLMError, ValueError: what is wrong with LLM or configuration.
+    """
+    rank, _ = place()
+    seconds: dict[str, float] = {}
+    log, cache = corpus.log, Path(config.cache)
+    texts = CorpusTexts.of(log, split.valid_ms)
+
+    def embedding(done: int, total: int, rate: float) -> None:
+        advance(done, total, f"{rate:,.0f} tokens/s")
+
+    stage(f"loading the language model {config.llm}")
+    if rank:
+        wait()  # the first process may have to dequantise it
+    llm = LLM.load(config.llm, cache)
+    if not rank:
+        wait()
+    llm.compute_in_bf16_if_possible()
+    store = PooledStore(llm, cache, config.align.text_tokens)
+    base = store.fingerprint
+    aligned: Aligned | None = None
+    began = time.perf_counter()
+    folder = curves = None
+    if config.stage1:
+        folder = cache / "stage1" / _name(asdict(config.align), base, log.digest.tobytes(), split.name)
+        stage(f"stage 1 in {folder}")
+
+        def step(done: int, total: int, point: Any) -> None:
+            advance(done, total, point if isinstance(point, str) else describe(point))
+
+        aligned = align(corpus, split, llm, store, config.align, folder, embedding=embedding, progress=step)
+        llm.merge()
+        curves = draw_stage1(aligned, folder / "curves.png") if not rank else None
+        store = PooledStore(llm, cache, config.align.text_tokens)
+    seconds["stage 1"] = time.perf_counter() - began
+
+    began = time.perf_counter()
+    stage(f"embedding {len(texts.distinct):,} texts")
+    pooled = store.vectors(texts.distinct, embedding, config.batch_tokens)
+    seconds["embedding"] = time.perf_counter() - began
+    where = cache / "texts" / _name(store.fingerprint, config.align.text_tokens, log.digest.tobytes(), config.stage1)
+    if rank:
+        return Made(where, base, aligned, folder, curves, seconds)
+    if aligned is None:
+        torch.manual_seed(config.align.seed)
+        mapping = TextMap(llm.dim, TEXT_DIM)
+        mapping.fit(torch.from_numpy(pooled[texts.early]))
+        start = None
+    else:
+        mapping, start = aligned.heads.map.cpu(), {k: v.cpu() for k, v in aligned.heads.start().items()}
+    llm_texts.write(where, texts.distinct, mapping.vectors(pooled), mapping.state_dict(), start)
+    return Made(where, base, aligned, folder, curves, seconds)
 
 
 def describe(point: Any) -> str:

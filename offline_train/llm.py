@@ -117,6 +117,11 @@ class LLM(nn.Module):
             self._bf16 = bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
         return self._bf16
 
+    @property
+    def precision(self) -> str:
+        """What matrix products are computed in: vectors of one differ from the other's in the third digit."""
+        return "bf16" if self._bf16 else "fp32"
+
     def checkpoint_gradients(self) -> None:
         """Keep no activations inside layers, but compute them again: less memory, a third more time."""
         self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

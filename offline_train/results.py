@@ -35,6 +35,7 @@ from offline_train.sources.writer import LogWriter
 from offline_train.study import beauty, simulated
 from offline_train.study.live_ablation import live_ablations
 from offline_train.study.recbole import recbole_scorer
+from offline_train.study.texts import Variant
 from offline_train.text import text_vectors
 
 #: `advance(done, total, what)`
@@ -246,15 +247,17 @@ def trained_bundle(
     config: FinetuneConfig,
     work: Path,
     report: Callable[[Progress], None] = lambda progress: None,
+    variant: Variant | None = None,
 ) -> Bundle:
     """The bundle of one training, from the work folder if the same code trained it on the same log before."""
-    key = _digest(sorted(folder.glob("*.jsonl*")), (_CODE_DIGEST + repr(config)).encode())
+    what = repr(config) + (variant.key if variant else "")
+    key = _digest(sorted(folder.glob("*.jsonl*")), (_CODE_DIGEST + what).encode())
     target = work / f"{folder.name.rsplit('-', 1)[0]}-{config.task}-{config.seed}-{key}"
     if target.is_dir():
         return Bundle.open(target)
     work.mkdir(parents=True, exist_ok=True)
-    texts = text_vectors(corpus.log, cutoff_ms=split.valid_ms)
-    finetuned = finetune(corpus, split, texts, config, report=report)
+    texts = variant.texts() if variant else text_vectors(corpus.log, cutoff_ms=split.valid_ms)
+    finetuned = finetune(corpus, split, texts, config, variant and variant.sr(texts), report)
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         bundle = export(finetuned, corpus, split, texts, Path(scratch) / "sr")
         kinds = ("video", "comment") if config.task == JOINT else (config.task,)
