@@ -1,0 +1,133 @@
+"""What text is worth to the SR, and what stage 1 is: the same model on ids alone, on other text vectors, and with parts
+of stage 1 left out.
+
+Rows of one kind differ in one thing. `no-stage-1` and `lsvcr` read the same language model with the same settings;
+`lsvcr, vectors alone` has the aligned vectors, but starts its SR from scratch; `lsvcr, start alone` has the SR's start,
+but the vectors of the model as it came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from offline_train import llm_texts
+from offline_train.alignment import AlignmentConfig
+from offline_train.corpus import Corpus, Split
+from offline_train.full import FullConfig, llm_vectors
+from offline_train.llm import DEFAULT_LLM
+from offline_train.sr import SRConfig
+from offline_train.text import TEXT_DIM, TextVectors, text_vectors
+
+IDS, SVD, RAW, FULL = "ids alone", "SVD text", "no-stage-1", "lsvcr"
+
+#: `report(what)`
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row: where its text vectors are from, and what is left out.
+
+    `align` is None for vectors of no aligned model. `parts`: what of stage 1 is used, its `vectors`, its `start`.
+    """
+
+    name: str
+    text: str  #: none, svd or llm
+    corpus: Corpus
+    split: Split
+    work: Path
+    align: AlignmentConfig | None = None
+    settings: AlignmentConfig | None = None  #: how texts are read, of `llm` without `align`
+    parts: tuple[str, ...] = ("vectors", "start")
+    profile: bool = True
+    kinds: tuple[str, ...] = ("video", "comment")
+    report: Report = lambda what: None
+
+    @property
+    def key(self) -> str:
+        """What decides the content, beside the log and stage 2's configuration."""
+        align, settings = (c and asdict(c) for c in (self.align, self.settings))
+        parts = (self.text, align, settings, self.parts, self.profile, DEFAULT_LLM)
+        return sha256(msgspec.msgpack.encode(parts)).hexdigest()
+
+    def texts(self) -> TextVectors:
+        """The vectors, made now unless they were made before."""
+        log = self.corpus.log
+        if self.text == "svd":
+            return text_vectors(log, cutoff_ms=self.split.valid_ms)
+        if self.text == "none":
+            rows = (np.zeros((len(names), TEXT_DIM), np.float32) for names in (log.video_ids, log.comment_ids))
+            return TextVectors(*rows, method="none")
+        aligned = self._folder(self.align)
+        if self.align is None:
+            return text_vectors(log, f"llm:{aligned}")
+        if "vectors" not in self.parts:
+            raw = text_vectors(log, f"llm:{self._folder(None)}")
+            return replace(raw, start=llm_texts.read_start(aligned))
+        return text_vectors(log, f"{'llm' if 'start' in self.parts else 'llm-text'}:{aligned}")
+
+    def sr(self, texts: TextVectors) -> SRConfig | None:
+        """The SR's configuration, where it is not the usual one."""
+        if self.profile:
+            return None
+        corpus = self.corpus
+        return SRConfig(
+            len(corpus.log.video_ids), text_dim=texts.video.shape[1], window=corpus.config.window, profile=0.0
+        )
+
+    def _folder(self, align: AlignmentConfig | None) -> Path:
+        """The folder of the LLM's vectors, aligned or as it comes, under a name made of what decides them."""
+        config = align or self.settings or AlignmentConfig()
+        said = asdict(config) if align else (config.text_tokens, config.seed)
+        key = sha256(
+            msgspec.msgpack.encode((said, DEFAULT_LLM, self.corpus.log.digest.tobytes(), self.split.name))
+        ).hexdigest()[:16]
+        link = self.work / "named" / key
+        if link.exists():
+            return Path(link.read_text())
+        full = FullConfig(log="", cache=str(self.work), stage1=align is not None, align=config, batch_tokens=2048)
+
+        def advance(done: int, total: int, how: str) -> None:
+            self.report(f"{self.name}: {done:,} of {total:,}, {how}")
+
+        made = llm_vectors(full, self.corpus, self.split, stage=self.report, advance=advance)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.write_text(str(made.folder.resolve()))
+        return made.folder
+
+
+def variants(
+    corpus: Corpus, split: Split, work: Path, align: AlignmentConfig, seed: int, report: Report = lambda what: None
+) -> Iterator[Variant]:
+    """The rows of one seed: the main ones of each, and of the first the ablations as well."""
+    one = replace(align, seed=seed)
+
+    def row(name: str, text: str = "llm", **options: object) -> Variant:
+        return Variant(name, text, corpus, split, work, report=report, **options)  # type: ignore[arg-type]
+
+    yield row(IDS, "none", kinds=("video",))
+    yield row(SVD, "svd")
+    yield row(RAW, settings=replace(align, seed=0))
+    yield row(FULL, align=one, settings=align)
+    if seed:
+        return
+    yield row(f"{FULL}, vectors alone", align=one, settings=align, parts=("vectors",))
+    yield row(f"{FULL}, start alone", align=one, settings=align, parts=("start",))
+    for what, change in ABLATIONS.items():
+        yield row(f"{FULL} without {what}", align=replace(one, **change), settings=align)
+    yield row(f"{RAW} without the profile residual", settings=replace(align, seed=0), profile=False)
+    yield row(f"{FULL} without the profile residual", align=one, settings=align, profile=False)
+
+
+#: parts of stage 1 that are left out, by their weight in the loss
+ABLATIONS: dict[str, dict[str, float]] = {
+    "behaviour contrast": {"behaviour": 0.0},
+    "InfoNCE with z": {"z": 0.0},
+    "L_rec": {"rec": 0.0},
+}
