@@ -48,10 +48,36 @@ DEFAULT = FinetuneConfig()
 _CODE = Path(__file__).parent
 #: modules that do not decide the content of a bundle trained on given texts; every other one does, also those yet to be
 #: written. (What stage 1 made is named by its own configuration.)
-_NOT_TRAINING = frozenset(
-    "alignment alignment_losses alignment_model alignment_samples archived baselines cold comparison curves deployed "
-    "embedding evaluation fitting full gate llm processes prompts protocols refresh refresh_config refresh_live "
-    "refresh_plan refresh_report refresh_texts report results served stage1_curves".split()
+_NOT_TRAINING = (
+    "alignment",
+    "alignment_losses",
+    "alignment_model",
+    "alignment_samples",
+    "archived",
+    "baselines",
+    "cold",
+    "comparison",
+    "curves",
+    "deployed",
+    "embedding",
+    "evaluation",
+    "fitting",
+    "full",
+    "gate",
+    "llm",
+    "processes",
+    "prompts",
+    "protocols",
+    "refresh",
+    "refresh_config",
+    "refresh_live",
+    "refresh_plan",
+    "refresh_report",
+    "refresh_texts",
+    "report",
+    "results",
+    "served",
+    "stage1_curves",
 )
 
 

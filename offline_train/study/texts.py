@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -126,8 +127,8 @@ def variants(
 
 
 #: parts of stage 1 that are left out, by their weight in the loss
-ABLATIONS: dict[str, dict[str, float]] = {
+ABLATIONS: dict[str, dict[str, Any]] = {
     "behaviour contrast": {"behaviour": 0.0},
     "InfoNCE with z": {"z": 0.0},
-    "L_rec": {"rec": 0.0},
+    "L_rec": {"rec": 0.0, "head_epochs": 0},  # the heads alone learn nothing else
 }
