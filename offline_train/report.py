@@ -12,7 +12,7 @@ from offline_train.comparison import ORACLE, Row, Verdict, compare, rows
 from offline_train.deployed import LIVE_NAME, NAME
 from offline_train.evaluation import Result
 from offline_train.metrics import CUTOFFS, METRICS
-from offline_train.study import over_time
+from offline_train.study import over_time, text_report
 
 #: columns of the tables; at 1 the three metrics are one figure
 COLUMNS = tuple(f"{m}@{k}" for m in METRICS for k in CUTOFFS if not (k == 1 and m != "recall"))
@@ -48,7 +48,8 @@ class Study:
     """One data set's results: one `Result` per model, protocol, task and seed. `facts` become sentences.
 
     `ablation` are variants of the model with live signals, the whole one among them; `span` is when the test begins
-    and ends, Unix ms, where there is such a time.
+    and ends, Unix ms, where there is such a time. `texts` are the SR on other text vectors, and less parts of stage 1;
+    `texts_how` says how they were made. `cold` are targets that came after training, by the student and its teacher.
     """
 
     data: str
@@ -57,6 +58,9 @@ class Study:
     facts: list[str] = field(default_factory=list)
     ablation: list[Result] = field(default_factory=list)
     span: tuple[int, int] | None = None
+    texts: list[Result] = field(default_factory=list)
+    texts_how: str = ""
+    cold: list[Result] = field(default_factory=list)
 
     def of(self, task: str, protocol: str) -> dict[str, list[Result]]:
         """Results by model, in the order of the tables: the deployed model last but for the oracle."""
@@ -75,6 +79,7 @@ class Study:
         found = rows(self.data, self.results)
         known = {(row.task, row.protocol, row.model) for row in found}
         found += [r for r in rows(self.data, self.ablation) if (r.task, r.protocol, r.model) not in known]
+        found += rows(self.data, [*self.texts, *text_report.named(self.cold)])
         for models in self.over_time().values():
             for results in models.values():
                 found += over_time.rows(self.data, results, *self.span)  # type: ignore[misc]
@@ -118,6 +123,8 @@ def write_report(studies: Sequence[Study], out: Path, *, how: Sequence[str]) -> 
         for task in _TASKS:
             for protocol in study.protocols(task):
                 parts.append(_section(study, task, protocol))
+        parts += [text_report.section(study.data, study.slug, study.texts, study.texts_how, pictures)]
+        parts += [text_report.cold_section(study.data, study.cold)]
         parts += [_ablation(study, pictures), _time(study, pictures)]
     parts += ["\n## How this was made\n", "\n".join(f"- {line}" for line in (*how, _versions())), _NOTES]
     document = out / "results.md"

@@ -19,11 +19,14 @@ import msgspec
 import numpy as np
 
 from model_runtime.bundle import Bundle
+from offline_train.alignment import AlignmentConfig
 from offline_train.baselines import Random, Scorer, baselines
+from offline_train.cold import cold_ranking
 from offline_train.corpus import Corpus, Split, choose_seen, temporal_split
 from offline_train.deployed import LIVE_NAME, NAME, BundleScorer
-from offline_train.evaluation import evaluate, training_events
-from offline_train.export import export, with_metrics
+from offline_train.distill import DistillConfig
+from offline_train.evaluation import Result, evaluate, training_events
+from offline_train.export import arrays, export, train_student, with_metrics
 from offline_train.finetuning import FinetuneConfig, Progress, finetune
 from offline_train.live_fitting import live_section
 from offline_train.live_scorer import live_scorers
@@ -35,7 +38,7 @@ from offline_train.sources.writer import LogWriter
 from offline_train.study import beauty, simulated
 from offline_train.study.live_ablation import live_ablations
 from offline_train.study.recbole import recbole_scorer
-from offline_train.study.texts import Variant
+from offline_train.study.texts import ALIGN, SVD, Variant, said, variants
 from offline_train.text import text_vectors
 
 #: `advance(done, total, what)`
@@ -90,6 +93,7 @@ class Source:
     folder: str | None
     convert: Callable[[Path, Path], LogWriter]
     caveat: str
+    align: AlignmentConfig = ALIGN  #: stage 1, in the comparison of texts
 
 
 SOURCES = (
@@ -132,6 +136,7 @@ def make_results(
     tasks: Sequence[str] = (JOINT,),
     config: FinetuneConfig = DEFAULT,
     recbole_seeds: int | None = None,
+    stage1_seeds: int | None = None,
     advance: Advance = lambda done, total, what: None,
 ) -> Path:
     """Make `out/results.md`, `out/results.json` and the pictures, and return the document.
@@ -145,17 +150,24 @@ def make_results(
         config: of every training, but for its task and its seed.
         recbole_seeds: trainings of RecBole's SASRec, which is installed into the work folder the first time; None
             means `seeds`.
+        stage1_seeds: runs of stage 1, each a language model's training; None means `seeds`, 0 leaves the comparison of
+            texts out.
 
     Raises:
         SourceError: a data set is not where it should be.
         RecBoleError: RecBole can't be installed, or failed.
+        LLMError: there is no language model.
     """
     chosen = [source for source in SOURCES if not only or source.slug in only]
     others = [benchmark for benchmark in BENCHMARKS if not only or benchmark.SLUG in only]
     theirs = seeds if recbole_seeds is None else recbole_seeds
-    per_log = 3 + seeds * len(tasks) + theirs
+    aligned = seeds if stage1_seeds is None else stage1_seeds
+    per_log = 3 + seeds * len(tasks) + theirs + bool(aligned)
     steps = _Steps(len(chosen) * per_log + len(others), advance)
-    studies = [_study(source, shared, work, range(seeds), tasks, config, range(theirs), steps) for source in chosen]
+    studies = [
+        _study(source, shared, work, range(seeds), tasks, config, range(theirs), range(aligned), steps)
+        for source in chosen
+    ]
     for benchmark in others:
         steps(benchmark.DATA)
         studies.append(
@@ -200,6 +212,7 @@ def _study(
     tasks: Sequence[str],
     config: FinetuneConfig,
     recbole_seeds: range,
+    stage1_seeds: range,
     steps: _Steps,
 ) -> Study:
     steps(f"{source.data}: converting")
@@ -249,7 +262,45 @@ def _study(
     steps(f"{source.data}: ranking without each live signal")
     ablation = [r for r in evaluate(log, corpus, split, variants, protocols=("as-of",)) if r.values]
     span = int(split.test_ms), int(log.ts_ms[-1])
-    return Study(source.data, source.slug, results, _facts(source, log, corpus, split), ablation, span)
+    study = Study(source.data, source.slug, results, _facts(source, log, corpus, split), ablation, span)
+    if stage1_seeds:
+        steps(f"{source.data}: other texts, and stage 1")
+        study.texts, study.cold = _texts(source, folder, corpus, split, config, stage1_seeds, work, steps.say)
+        study.texts_how = said(source.align)
+    return study
+
+
+def _texts(
+    source: Source,
+    folder: Path,
+    corpus: Corpus,
+    split: Split,
+    config: FinetuneConfig,
+    seeds: range,
+    work: Path,
+    report: Callable[[str], None],
+) -> tuple[list[Result], list[Result]]:
+    """The SR alone on other texts and with parts of stage 1 left out; and what came after training, by the student."""
+    scorers: list[BundleScorer] = []
+    late: list[Result] = []
+    align = replace(source.align, threads=config.threads)
+    for seed in seeds:
+        plain = trained_bundle(folder, corpus, split, replace(config, task=JOINT, seed=seed), work / "bundles")
+        scorers += [
+            BundleScorer(plain, corpus.log, corpus, kind, name=SVD, threads=config.threads)
+            for kind in ("video", "comment")
+        ]
+        for variant in variants(corpus, split, work / "stage1", align, seed, report):
+            report(f"{source.data}: {variant.name}, seed {seed}")
+            one = replace(config, task=JOINT, seed=seed)
+            bundle = trained_bundle(folder, corpus, split, one, work / "bundles", variant=variant)
+            scorers += [
+                BundleScorer(bundle, corpus.log, corpus, kind, name=variant.name, threads=config.threads)
+                for kind in variant.kinds
+            ]
+            if bundle.student is not None:
+                late += cold_ranking(corpus.log, corpus, split, bundle, threads=config.threads)
+    return evaluate(corpus.log, corpus, split, scorers, protocols=PROTOCOLS), late
 
 
 def converted(source: Source, shared: Path, work: Path) -> Path:
@@ -283,12 +334,16 @@ def trained_bundle(
         return Bundle.open(target)
     work.mkdir(parents=True, exist_ok=True)
     texts = variant.texts() if variant else text_vectors(corpus.log, cutoff_ms=split.valid_ms)
-    finetuned = finetune(corpus, split, texts, config, variant and variant.sr(texts), report)
+    finetuned = finetune(corpus, split, texts, config, variant.sr(texts) if variant else None, report)
     with tempfile.TemporaryDirectory(dir=work) as scratch:
-        bundle = export(finetuned, corpus, split, texts, Path(scratch) / "sr")
+        student = None
+        if variant and variant.student:
+            distilling = DistillConfig(seed=config.seed, threads=config.threads)
+            student = train_student(arrays(finetuned, corpus), corpus, split, distilling)
+        bundle = export(finetuned, corpus, split, texts, Path(scratch) / "sr", student=student)
         kinds = ("video", "comment") if config.task == JOINT else (config.task,)
         srs = [BundleScorer(bundle, corpus.log, corpus, kind, threads=config.threads) for kind in kinds]
-        section, _ = live_section(srs, corpus.log, corpus, split)
+        section = None if variant else live_section(srs, corpus.log, corpus, split)[0]
         return with_metrics(bundle, target, {}, section)
 
 

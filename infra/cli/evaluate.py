@@ -167,6 +167,12 @@ def command(
     help="Trainings of RecBole's SASRec, which is installed once into an environment of its own in the work folder and "
     "takes longer than all else; 0: none.  [default: as many as --seeds]",
 )
+@click.option(
+    "--stage1-seeds",
+    type=click.IntRange(min=0),
+    help="Runs of stage 1, for the comparison of texts; each trains a language model for some minutes to an hour; 0: "
+    "leave it out.  [default: as many as --seeds]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the rows of results.json as well.")
 def results(
     shared: Path,
@@ -177,6 +183,7 @@ def results(
     tasks: tuple[str, ...],
     only: tuple[str, ...],
     recbole_seeds: int | None,
+    stage1_seeds: int | None,
     as_json: bool,
 ) -> None:
     """Convert, train with several seeds, evaluate, and write results.md, results.json and the pictures.
@@ -201,6 +208,7 @@ def results(
                 tasks=tasks,
                 config=config,
                 recbole_seeds=recbole_seeds,
+                stage1_seeds=stage1_seeds,
                 advance=advance,
             )
         except (SourceError, LogError, RecBoleError, ValueError, OSError) as error:

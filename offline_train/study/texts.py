@@ -19,13 +19,28 @@ import numpy as np
 
 from offline_train import llm_texts
 from offline_train.alignment import AlignmentConfig
+from offline_train.alignment_samples import DrawConfig
 from offline_train.corpus import Corpus, Split
 from offline_train.full import FullConfig, llm_vectors
-from offline_train.llm import DEFAULT_LLM
+from offline_train.llm import DEFAULT_LLM, LoraSettings
 from offline_train.sr import SRConfig
 from offline_train.text import TEXT_DIM, TextVectors, text_vectors
 
 IDS, SVD, RAW, FULL = "ids alone", "SVD text", "no-stage-1", "lsvcr"
+
+#: stage 1 as two cores without a GPU can have it. Against the paper: prompts show five items of each history, batches
+#: are smaller, samples are few, and the heads learn from twenty thousand others first, and again between the steps.
+ALIGN = AlignmentConfig(
+    DrawConfig(prompt_history=5),
+    LoraSettings(dropout=0.0),
+    samples=1536,
+    batch=64,
+    text_tokens=16,
+    head_learning_rate=1e-3,
+    head_samples=20_000,
+    head_epochs=6,
+    replay=8,
+)
 
 #: `report(what)`
 Report = Callable[[str], None]
@@ -39,7 +54,7 @@ class Variant:
     """
 
     name: str
-    text: str  #: none, svd or llm
+    text: str  #: none or llm
     corpus: Corpus
     split: Split
     work: Path
@@ -48,23 +63,22 @@ class Variant:
     parts: tuple[str, ...] = ("vectors", "start")
     profile: bool = True
     kinds: tuple[str, ...] = ("video", "comment")
+    student: bool = False  #: distil one, and rank with it what came after training
     report: Report = lambda what: None
 
     @property
     def key(self) -> str:
         """What decides the content, beside the log and stage 2's configuration."""
         align, settings = (c and asdict(c) for c in (self.align, self.settings))
-        parts = (self.text, align, settings, self.parts, self.profile, DEFAULT_LLM)
+        parts = (self.text, align, settings, self.parts, self.profile, self.student, DEFAULT_LLM)
         return sha256(msgspec.msgpack.encode(parts)).hexdigest()
 
     def texts(self) -> TextVectors:
         """The vectors, made now unless they were made before."""
         log = self.corpus.log
-        if self.text == "svd":
-            return text_vectors(log, cutoff_ms=self.split.valid_ms)
         if self.text == "none":
-            rows = (np.zeros((len(names), TEXT_DIM), np.float32) for names in (log.video_ids, log.comment_ids))
-            return TextVectors(*rows, method="none")
+            titles, comments = (np.zeros((len(ids), TEXT_DIM), np.float32) for ids in (log.video_ids, log.comment_ids))
+            return TextVectors(titles, comments, "none")
         aligned = self._folder(self.align)
         if self.align is None:
             return text_vectors(log, f"llm:{aligned}")
@@ -106,18 +120,17 @@ class Variant:
 def variants(
     corpus: Corpus, split: Split, work: Path, align: AlignmentConfig, seed: int, report: Report = lambda what: None
 ) -> Iterator[Variant]:
-    """The rows of one seed: the main ones of each, and of the first the ablations as well."""
+    """The rows of one seed: the two that tell whether stage 1 pays, and of the first seed all others as well."""
     one = replace(align, seed=seed)
 
     def row(name: str, text: str = "llm", **options: object) -> Variant:
         return Variant(name, text, corpus, split, work, report=report, **options)  # type: ignore[arg-type]
 
-    yield row(IDS, "none", kinds=("video",))
-    yield row(SVD, "svd")
     yield row(RAW, settings=replace(align, seed=0))
-    yield row(FULL, align=one, settings=align)
+    yield row(FULL, align=one, settings=align, student=True)
     if seed:
         return
+    yield row(IDS, "none", kinds=("video",))
     yield row(f"{FULL}, vectors alone", align=one, settings=align, parts=("vectors",))
     yield row(f"{FULL}, start alone", align=one, settings=align, parts=("start",))
     for what, change in ABLATIONS.items():
@@ -132,3 +145,12 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "InfoNCE with z": {"z": 0.0},
     "L_rec": {"rec": 0.0, "head_epochs": 0},  # the heads alone learn nothing else
 }
+
+
+def said(align: AlignmentConfig) -> str:
+    """The settings of stage 1 in a few sentences."""
+    return (
+        f"Stage 1: {DEFAULT_LLM}, {align.samples:,} samples in batches of {align.batch}, prompts with up to "
+        f"{align.draw.prompt_history} items of each history, {align.text_tokens} tokens of a text; before, the heads "
+        f"alone {align.head_epochs} times over {align.head_samples:,} other samples. Each seed is a run of both stages."
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,13 @@ from click.testing import CliRunner
 
 from infra.cli import main
 from offline_train import results
+from offline_train.alignment import AlignmentConfig
+from offline_train.alignment_samples import DrawConfig
 from offline_train.deployed import NAME
 from offline_train.finetuning import FinetuneConfig
 from offline_train.results import SOURCES, Source, converted, make_results
 from offline_train.sources.writer import LogWriter, SourceError
+from offline_train.study import texts
 from streams.events import Comment, CommentInteraction, Video, VideoView
 
 pytestmark = pytest.mark.train
@@ -58,7 +62,9 @@ def study(monkeypatch: pytest.MonkeyPatch, source: Source, shared: Path, tmp_pat
     """A finished study: its document."""
     monkeypatch.setattr(results, "SOURCES", (source,))
     monkeypatch.setattr(results, "BENCHMARKS", ())
-    return make_results(shared, tmp_path / "docs", tmp_path / "work", seeds=2, config=QUICK, recbole_seeds=0)
+    return make_results(
+        shared, tmp_path / "docs", tmp_path / "work", seeds=2, config=QUICK, recbole_seeds=0, stage1_seeds=0
+    )
 
 
 def test_the_study_writes_every_model_task_protocol_and_metric(study: Path, shared: Path, tmp_path: Path) -> None:
@@ -81,10 +87,14 @@ def test_the_study_writes_every_model_task_protocol_and_metric(study: Path, shar
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(results, "finetune", refuse)
-        make_results(shared, tmp_path / "again", tmp_path / "work", seeds=2, config=QUICK, recbole_seeds=0)
+        make_results(
+            shared, tmp_path / "again", tmp_path / "work", seeds=2, config=QUICK, recbole_seeds=0, stage1_seeds=0
+        )
         assert (tmp_path / "again" / "results.json").read_text() == (study.parent / "results.json").read_text()
         with pytest.raises(AssertionError, match="trained again"):
-            make_results(shared, tmp_path / "more", tmp_path / "work", seeds=3, config=QUICK, recbole_seeds=0)
+            make_results(
+                shared, tmp_path / "more", tmp_path / "work", seeds=3, config=QUICK, recbole_seeds=0, stage1_seeds=0
+            )
 
     # The command shows a kept bundle beside the baselines.
     bundle = next((tmp_path / "work" / "bundles").glob("*joint-0-*"))
@@ -102,6 +112,47 @@ def test_the_study_writes_every_model_task_protocol_and_metric(study: Path, shar
     printed = CliRunner().invoke(main, ["evaluate", "--log", str(log), "--bundle", str(bundle)])
     assert NAME in printed.output
     assert "NDCG@10" in printed.output
+
+
+def test_other_texts_and_parts_of_stage_1_stand_in_the_table(
+    monkeypatch: pytest.MonkeyPatch, source: Source, shared: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("peft")
+    import tiny_llm
+
+    align = AlignmentConfig(
+        DrawConfig(history=4, prompt_history=2), samples=16, batch=8, head_samples=32, head_epochs=1, text_tokens=6
+    )
+    monkeypatch.setattr(results, "SOURCES", (replace(source, align=align),))
+    monkeypatch.setattr(results, "BENCHMARKS", ())
+    monkeypatch.setattr(texts, "DEFAULT_LLM", str(tiny_llm.make(tmp_path / "model")))
+    folders = tmp_path / "docs", tmp_path / "work"
+    options = {"seeds": 1, "config": QUICK, "recbole_seeds": 0, "stage1_seeds": 2}
+    document = make_results(shared, *folders, **options)
+    rows = json.loads((document.parent / "results.json").read_text())
+    seeds = {
+        row["model"]: row["seeds"]
+        for row in rows
+        if (row["task"], row["protocol"], row["metric"]) == ("video", "as-of", "ndcg@10")
+    }
+    assert {name: seeds[name] for name in (texts.IDS, texts.SVD, texts.RAW, texts.FULL)} == {
+        texts.IDS: 1,
+        texts.SVD: 2,
+        texts.RAW: 2,
+        texts.FULL: 2,
+    }
+    assert {f"lsvcr without {part}" for part in ("behaviour contrast", "InfoNCE with z", "L_rec")} <= set(seeds)
+    written = document.read_text()
+    assert "### Text and stage 1 (Made up)" in written
+    assert "lsvcr is " in written
+    assert len(list((tmp_path / "work" / "stage1" / "stage1").iterdir())) == 2 + 3  # two seeds, three ablations
+    assert (document.parent / "results" / "made-up-text.png").stat().st_size > 10_000
+
+    # Nothing is aligned, embedded or trained again.
+    for where, name in ((results, "finetune"), (texts, "llm_vectors")):
+        monkeypatch.setattr(where, name, lambda *_, **__: pytest.fail("made again"))
+    again = make_results(shared, tmp_path / "again", tmp_path / "work", **options)
+    assert (again.parent / "results.json").read_text() == (document.parent / "results.json").read_text()
 
 
 def test_a_log_is_converted_again_only_if_its_files_changed(source: Source, shared: Path, tmp_path: Path) -> None:

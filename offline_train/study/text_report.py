@@ -1,0 +1,130 @@
+"""The part of `results.md` about text and stage 1: a table, a picture, and whether stage 1 pays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from offline_train.cold import STUDENT, TEACHER
+from offline_train.comparison import compare, rows
+from offline_train.evaluation import Result
+from offline_train.study.texts import FULL, RAW
+
+HEADLINE = "ndcg@10"
+_TASKS = {"video": "Videos", "comment": "Comments"}
+
+#: results of one task and ranking, by row
+Found = Mapping[str, Sequence[Result]]
+
+
+def section(data: str, slug: str, results: Sequence[Result], how: str, pictures: Path) -> str:
+    """Markdown; empty without results. `how`: the settings of stage 1, in a sentence."""
+    panels = _panels(results)
+    if not panels:
+        return ""
+    lines = [
+        f"### Text and stage 1 ({data})\n",
+        f"The SR alone, in rows that differ in one thing. {how}\n",
+        "| task | ranking | row | NDCG@10 | difference from lsvcr | seeds |",
+        "|---|---|---|---|---|---|",
+    ]
+    verdicts = []
+    for (task, protocol), found in panels.items():
+        for name, each in found.items():
+            mean, std = _figures(data, each)
+            shown = f"{mean:.4f}" + (f" ± {std:.4f}" if len(each) > 1 else "")
+            difference = ""
+            if name != FULL and FULL in found:
+                verdict = compare(each, _same_seeds(found[FULL], each))
+                difference = f"{verdict.difference:+.4f} ± {verdict.error:.4f}"
+            bold = "**" if name == FULL else ""
+            lines.append(f"| {task} | {protocol} | {bold}{name}{bold} | {shown} | {difference} | {len(each)} |")
+        if FULL in found and RAW in found:
+            verdicts.append(_pays(data, task, protocol, found))
+    picture = _draw(data, panels, pictures / f"{slug}-text.png")
+    explained = "Differences ± standard error over targets; rows of one seed are compared with lsvcr's same seed."
+    return "\n".join([*lines, "", explained, "", *verdicts, "", f"![What text is worth](results/{picture.name})\n"])
+
+
+def named(cold: Sequence[Result]) -> list[Result]:
+    """The results on what came after training, with a ranking's name of their own."""
+    return [replace(result, protocol=f"{result.protocol}, cold") for result in cold]
+
+
+def cold_section(data: str, cold: Sequence[Result]) -> str:
+    """Markdown on the student's ranking of what came after training; empty without results."""
+    if not cold:
+        return ""
+    lines = [
+        f"### New titles and comments ({data})\n",
+        "Targets first seen after the training period, ranked with the vectors of the aligned language model (teacher) "
+        "and with those that the bundle's student makes of the same texts.\n",
+        "| task | ranking | targets | teacher | student | the student keeps |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (task, protocol), found in _panels(cold).items():
+        teacher, student = found[TEACHER], found[STUDENT]
+        (whole, _), (part, _) = _figures(data, teacher), _figures(data, student)
+        if whole > 0:
+            error = compare(student, teacher).error
+            cells = (task, protocol, f"{len(teacher[0].ranks):,}", f"{whole:.4f}", f"{part:.4f}")
+            lines.append(f"| {' | '.join(cells)} | {part / whole:.1%} ± {error / whole:.1%} |")
+    return "\n".join([*lines, "", "± one standard error over targets.\n"])
+
+
+def _panels(results: Iterable[Result]) -> dict[tuple[str, str], dict[str, list[Result]]]:
+    panels: dict[tuple[str, str], dict[str, list[Result]]] = {}
+    for task in _TASKS:
+        for protocol in ("as-of", "full"):
+            for result in results:
+                if (result.task, result.protocol) == (task, protocol) and result.values:
+                    panels.setdefault((task, protocol), {}).setdefault(result.model, []).append(result)
+    return panels
+
+
+def _same_seeds(whole: Sequence[Result], each: Sequence[Result]) -> Sequence[Result]:
+    """Ablations are of the first seeds alone."""
+    return whole[: len(each)]
+
+
+def _figures(data: str, each: Sequence[Result]) -> tuple[float, float]:
+    (row,) = [row for row in rows(data, each) if row.metric == HEADLINE]
+    return row.mean, row.std
+
+
+def _pays(data: str, task: str, protocol: str, found: Found) -> str:
+    (whole, spread), (raw, other) = _figures(data, found[FULL]), _figures(data, found[RAW])
+    verdict = compare(found[FULL], found[RAW])
+    beyond = abs(whole - raw) > max(spread, other)
+    seeds = "beyond" if beyond else "within"
+    return (
+        f"- {_TASKS[task]}, {protocol}: {FULL} is {verdict.word} {RAW} by targets ({verdict.difference:+.4f} ± "
+        f"{verdict.error:.4f}), {seeds} the seeds' spread ({max(spread, other):.4f})."
+    )
+
+
+def _draw(data: str, panels: Mapping[tuple[str, str], Found], path: Path) -> Path:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.8 * len(panels), 3.8), squeeze=False, layout="constrained")
+    for axis, ((task, protocol), found) in zip(axes[0], panels.items(), strict=True):
+        names = list(found)[::-1]
+        figures = [_figures(data, found[name]) for name in names]
+        spread = [std if len(found[name]) > 1 else float("nan") for name, (_, std) in zip(names, figures, strict=True)]
+        colours = ["#c8553d" if name == FULL else "#5b6b8c" for name in names]
+        for place, ((mean, _), error, colour) in enumerate(zip(figures, spread, colours, strict=True)):
+            axis.errorbar(mean, place, xerr=error, fmt="o", color=colour, capsize=2)
+        axis.set_yticks(range(len(names)), names)
+        axis.grid(axis="y", alpha=0.3)
+        axis.set_title(f"{_TASKS[task]}, {protocol}", fontsize=10)
+        axis.set_xlabel("NDCG@10 (whiskers: standard deviation over seeds)")
+        axis.tick_params(labelsize=7)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"{data}: the SR on other texts, and less parts of stage 1")
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+    plt.close(figure)
+    return path
