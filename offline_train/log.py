@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import gzip
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import get_args
 import numpy as np
 
 from offline_train.archived import ArchiveError, StoreError, is_archive, records
+from offline_train.event_rows import EventRows
 from streams import topics
 from streams.events import (
     Comment,
@@ -34,7 +35,7 @@ from streams.events import (
     VideoView,
     decode_value,
 )
-from streams.history import DEFAULT, HistoryConfig, engages, event_digest
+from streams.history import DEFAULT, HistoryConfig, engages
 
 VIEW, INTERACTION = 0, 1
 #: `first_seen_*` of what neither has a creation time nor appears in an event
@@ -77,7 +78,7 @@ class Log:
     user_ids: list[str]
     user_index: dict[str, int]
 
-    event_ids: list[str]
+    event_ids: Sequence[str]
     digest: np.ndarray  #: uint64 [n_e]
     kind: np.ndarray  #: int8 [n_e], VIEW or INTERACTION
     user: np.ndarray  #: int32 [n_e]
@@ -100,12 +101,15 @@ class Log:
         directory: str | Path,
         config: HistoryConfig = DEFAULT,
         *,
+        folder: str | Path | None = None,
         since: str = "",
         until: Mapping[tuple[str, int], int] | None = None,
     ) -> Log:
         """Read a folder of JSON lines, or an archive.
 
         Args:
+            folder: where the columns of the events are kept, as memory-mapped files, for a log that is larger than
+                memory; they must stay as long as the log is used. Without it, they are in memory.
             since, until: of an archive, the first date of events (`2025-01-31`), and per partition the offset to stop
                 before, so that the same can be read again while the archive grows.
 
@@ -115,15 +119,15 @@ class Log:
         if is_archive(directory):
             streams = {topic: records(directory, topic, since=since, until=until) for topic in _TOPICS}
         else:
-            folder = Path(directory)
-            if not folder.is_dir():
-                raise LogError(f"{folder} is no folder; `lsvcr convert` writes one")
-            streams = {topic: _records(folder, topic) for topic in _TOPICS}
+            if not Path(directory).is_dir():
+                raise LogError(f"{directory} is no folder; `lsvcr convert` writes one")
+            streams = {topic: _records(Path(directory), topic) for topic in _TOPICS}
         try:
             log = Log.build(
                 chain.from_iterable(streams[topic] for topic in topics.CATALOG_TOPICS),
                 chain.from_iterable(streams[topic] for topic in topics.EVENT_TOPICS),
                 config,
+                folder,
             )
         except (ArchiveError, StoreError) as error:
             raise LogError(str(error)) from error
@@ -133,8 +137,13 @@ class Log:
         return log
 
     @staticmethod
-    def build(catalog: Iterator[Record], events: Iterator[Record], config: HistoryConfig = DEFAULT) -> Log:
-        """The log of records in memory. Of a catalog entry that comes twice, the last one counts."""
+    def build(
+        catalog: Iterable[Record],
+        events: Iterable[Record],
+        config: HistoryConfig = DEFAULT,
+        folder: str | Path | None = None,
+    ) -> Log:
+        """The log of some records. Of a catalog entry that comes twice, the last one counts. `folder` as in `read`."""
         videos: dict[str, Video] = {}
         comments: dict[str, Comment] = {}
         for entry in catalog:
@@ -142,14 +151,62 @@ class Log:
                 videos[entry.video_id] = entry
             elif isinstance(entry, Comment):
                 comments[entry.comment_id] = entry
-        columns = _Events(config)
+        video_index = {name: i for i, name in enumerate(videos)}
+        comment_index = {name: i for i, name in enumerate(comments)}
+        user_index: dict[str, int] = {}
+        rows = EventRows(folder)
         for event in events:
-            if isinstance(event, VideoView | CommentInteraction):
-                columns.add(event, videos, comments)
-        for comment in comments.values():
-            if comment.video_id not in videos:
-                videos[comment.video_id] = Video(comment.video_id, "")
-        return columns.log(videos, comments)
+            video = video_index.setdefault(event.video_id, len(video_index))
+            if video == len(videos):
+                videos[event.video_id] = Video(event.video_id, "")
+            if isinstance(event, VideoView):
+                user = user_index.setdefault(event.user_id, len(user_index))
+                actions = event.actions or ()
+                bits = 0
+                for action in actions:
+                    bits |= 1 << _VIDEO_ACTIONS.index(action)
+                duration = -1 if event.duration_ms is None else event.duration_ms
+                engaged, hate = engages(event, config), "hate" in actions
+                rows.add(
+                    event.event_id, VIEW, user, video, -1, event.ts_ms, engaged, hate, event.watch_ms, duration, bits
+                )
+            elif isinstance(event, CommentInteraction):
+                user = user_index.setdefault(event.user_id, len(user_index))
+                comment = comment_index.setdefault(event.comment_id, len(comment_index))
+                if comment == len(comments):
+                    comments[event.comment_id] = Comment(event.comment_id, event.video_id, "")
+                bits = 1 << _COMMENT_ACTIONS.index(event.action)
+                engaged = engages(event, config)
+                rows.add(event.event_id, INTERACTION, user, video, comment, event.ts_ms, engaged, False, 0, -1, bits)
+        for entry in comments.values():
+            if entry.video_id not in videos:
+                video_index[entry.video_id] = len(videos)
+                videos[entry.video_id] = Video(entry.video_id, "")
+
+        columns, event_ids = rows.sorted()
+        video_created = _times(entry.created_ms for entry in videos.values())
+        comment_created = _times(entry.created_ms for entry in comments.values())
+        commented = columns["comment"] >= 0
+        return Log(
+            config=config,
+            video_ids=list(videos),
+            video_titles=[entry.text for entry in videos.values()],
+            video_created=video_created,
+            first_seen_video=_first_seen(video_created, columns["video"], columns["ts_ms"]),
+            video_index=video_index,
+            comment_ids=list(comments),
+            comment_texts=[entry.text for entry in comments.values()],
+            comment_video=np.array([video_index[entry.video_id] for entry in comments.values()], np.int32),
+            comment_author=np.array([user_index.get(entry.user_id or "", -1) for entry in comments.values()], np.int32),
+            comment_created=comment_created,
+            comment_likes=_times(entry.like_count for entry in comments.values()),
+            first_seen_comment=_first_seen(comment_created, columns["comment"][commented], columns["ts_ms"][commented]),
+            comment_index=comment_index,
+            user_ids=list(user_index),
+            user_index=user_index,
+            event_ids=event_ids,
+            **columns,
+        )
 
     def event(self, index: int) -> VideoView | CommentInteraction:
         """The event of a row, as it was read (but for a dwell time, which the log does not keep)."""
@@ -179,92 +236,6 @@ class Log:
     def wrote(self) -> np.ndarray:
         """bool [n_e]: the event is the writing of its comment."""
         return (self.kind == INTERACTION) & (self.actions == 1 << _COMMENT_ACTIONS.index("write"))
-
-
-class _Events:
-    """Collects events into lists, then makes the columns."""
-
-    def __init__(self, config: HistoryConfig) -> None:
-        self.config = config
-        self.ids: list[str] = []
-        self.names: list[tuple[str, str, str | None]] = []  # user, video, comment
-        self.numbers: list[tuple[int, int, bool, bool, int, int, int]] = []
-        self.digests: list[int] = []
-
-    def add(
-        self, event: VideoView | CommentInteraction, videos: dict[str, Video], comments: dict[str, Comment]
-    ) -> None:
-        if event.video_id not in videos:
-            videos[event.video_id] = Video(event.video_id, "")
-        engaged = engages(event, self.config)
-        if isinstance(event, VideoView):
-            bits = sum(1 << _VIDEO_ACTIONS.index(action) for action in set(event.actions or ()))
-            hate = "hate" in (event.actions or ())
-            duration = -1 if event.duration_ms is None else event.duration_ms
-            self.names.append((event.user_id, event.video_id, None))
-            self.numbers.append((VIEW, event.ts_ms, engaged, hate, event.watch_ms, duration, bits))
-        else:
-            if event.comment_id not in comments:
-                comments[event.comment_id] = Comment(event.comment_id, event.video_id, "")
-            bits = 1 << _COMMENT_ACTIONS.index(event.action)
-            self.names.append((event.user_id, event.video_id, event.comment_id))
-            self.numbers.append((INTERACTION, event.ts_ms, engaged, False, 0, -1, bits))
-        self.ids.append(event.event_id)
-        self.digests.append(event_digest(event.event_id))
-
-    def log(self, videos: dict[str, Video], comments: dict[str, Comment]) -> Log:
-        video_index = {name: i for i, name in enumerate(videos)}
-        comment_index = {name: i for i, name in enumerate(comments)}
-        user_index: dict[str, int] = {}
-        for name, _, _ in self.names:
-            user_index.setdefault(name, len(user_index))
-        count = len(self.ids)
-        user = np.fromiter((user_index[name] for name, _, _ in self.names), np.int32, count)
-        video = np.fromiter((video_index[name] for _, name, _ in self.names), np.int32, count)
-        comment = np.fromiter((-1 if c is None else comment_index[c] for _, _, c in self.names), np.int32, count)
-        numbers = np.array(self.numbers, np.int64).reshape(count, 7)
-        kind, ts_ms, digest = numbers[:, 0], numbers[:, 1], np.array(self.digests, np.uint64)
-
-        order = np.lexsort((digest, ts_ms))
-        keys = np.stack((kind, user, digest.view(np.int64)), axis=1)[order]
-        _, first = np.unique(keys, axis=0, return_index=True)
-        order = order[np.sort(first)]
-        kind, ts_ms, digest = kind[order].astype(np.int8), ts_ms[order], digest[order]
-        user, video, comment, numbers = user[order], video[order], comment[order], numbers[order]
-
-        video_created = _times(entry.created_ms for entry in videos.values())
-        comment_created = _times(entry.created_ms for entry in comments.values())
-        commented = comment >= 0
-        return Log(
-            config=self.config,
-            video_ids=list(videos),
-            video_titles=[entry.text for entry in videos.values()],
-            video_created=video_created,
-            first_seen_video=_first_seen(video_created, video, ts_ms),
-            video_index=video_index,
-            comment_ids=list(comments),
-            comment_texts=[entry.text for entry in comments.values()],
-            comment_video=np.array([video_index[entry.video_id] for entry in comments.values()], np.int32),
-            comment_author=np.array([user_index.get(entry.user_id or "", -1) for entry in comments.values()], np.int32),
-            comment_created=comment_created,
-            comment_likes=_times(entry.like_count for entry in comments.values()),
-            first_seen_comment=_first_seen(comment_created, comment[commented], ts_ms[commented]),
-            comment_index=comment_index,
-            user_ids=list(user_index),
-            user_index=user_index,
-            event_ids=[self.ids[i] for i in order],
-            digest=digest,
-            kind=kind,
-            user=user,
-            video=video,
-            comment=comment,
-            ts_ms=ts_ms,
-            engaged=numbers[:, 2].astype(bool),
-            hate=numbers[:, 3].astype(bool),
-            watch_ms=numbers[:, 4].copy(),
-            duration_ms=numbers[:, 5].copy(),
-            actions=numbers[:, 6].astype(np.uint8),
-        )
 
 
 def _times(values: Iterator[int | None]) -> np.ndarray:
