@@ -14,7 +14,9 @@ Three things keep it affordable. They are ours:
   targets are always read live, with gradients.
 - *Heads first* (after Kumar et al., "Fine-Tuning can Distort Pretrained Features", ICLR 2022): a step of the LLM takes
   seconds and one of the heads milliseconds. So the heads learn `L_rec` on the unchanged vectors first
-  (`head_epochs`), and between steps of the LLM they go over its recent states again (`replay`).
+  (`head_epochs`), then the map to z learns where the unchanged LLM's states lie among the SR's preferences
+  (`z_samples`): from a random one, the contrast with z would pull the SR to where nothing is. And between steps of the
+  LLM the heads go over its recent states again (`replay`).
 
 Everything random depends on (seed, step) alone, so that a run that was killed goes on to the same result.
 """
@@ -34,8 +36,9 @@ import msgspec
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from offline_train.alignment_losses import TEMPERATURE, Contrasts
+from offline_train.alignment_losses import TEMPERATURE, Contrasts, usable_for_z, z_contrast
 from offline_train.alignment_model import Aligner
 from offline_train.alignment_samples import AlignmentBatch, DrawConfig, Drawer, Drawn
 from offline_train.corpus import Corpus, Split
@@ -57,7 +60,7 @@ class AlignmentConfig:
     samples: int = 0  #: how many training samples, 0: all of them, once
     batch: int = 128  #: of all processes together
     learning_rate: float = 3e-4
-    head_learning_rate: float = 3e-4
+    head_learning_rate: float = 3e-4  #: ours: while the heads learn alone; beside the LLM it is `learning_rate`
     warmup: float = 0.03
     temperature: float = TEMPERATURE
     rec: float = 1.0
@@ -70,6 +73,8 @@ class AlignmentConfig:
     live_histories: bool = False  #: ours
     head_samples: int = 0  #: ours: for `head_epochs`; 0: as many as `samples`
     head_epochs: int = 0  #: ours
+    z_samples: int = 0  #: ours: prompts that are read once, without gradients, to begin the map to z ...
+    z_steps: int = 200  #: ... in so many steps
     replay: int = 0  #: ours: steps of the heads after each step of the LLM ...
     replay_batches: int = 8  #: ... over the last so many batches
     checkpoint_gradients: bool = False
@@ -102,6 +107,7 @@ class Aligned:
     config: AlignmentConfig
     head_curve: list[float] = field(default_factory=list)  #: L_rec less its chance, per epoch of the heads alone
     curve: list[Step] = field(default_factory=list)
+    z_start: float | None = None  #: the contrast with z less its chance, after `z_samples` and before the first step
 
 
 @dataclass
@@ -200,6 +206,9 @@ class _Run:
             self.result.head_curve.append(self._head_epoch(epoch))
             self._save()
             progress(0, steps, self.result.head_curve[-1])
+        if config.z_samples and self.result.z_start is None:
+            self.result.z_start = self._start_z()
+            self._save()
         for number in range(len(self.result.curve), steps):
             began = time.perf_counter()
             self._rates(number)
@@ -249,6 +258,42 @@ class _Run:
             gains.append(float(parts.rec.detach() - parts.rec_chance))
         return float(np.mean(gains)) if gains else 0.0
 
+    def _start_z(self) -> float:
+        """The map to z learns to tell whose preference a state of the unchanged LLM belongs to; the rest stands still.
+
+        Returns: the contrast less its chance, over the last tenth of the steps.
+        """
+        config, (_, processes) = self.config, place()
+        count = min(config.z_samples, len(self.head_rows)) // processes * processes
+        drawn = [self.drawer.draw(int(row)) for row in self._local(self.head_rows[:count])]
+        prompts = [self._prompt(d.prompt) for d in drawn]
+        self.llm.eval()
+        states = torch.zeros(len(drawn), self.llm.dim, device=self.base.device)
+        with torch.no_grad():
+            for part in _micro([len(p) for p in prompts], config.micro_tokens):
+                states[part] = self.llm.read([prompts[j] for j in part], [[] for _ in part])[0]
+        states = gather(states)
+        self.heads.z_standard.fit(states)
+        batch = AlignmentBatch.of(drawn)
+        self.heads.eval()
+        with torch.no_grad():
+            preference = F.normalize(gather(self.heads.preferences(batch, self._base(batch))[0]), dim=-1)
+        kind, user = (gather(torch.from_numpy(batch.columns[name]).to(states.device)) for name in ("kind", "user"))
+        optimizer = torch.optim.AdamW(self.heads.to_z.parameters(), lr=1e-3, weight_decay=1e-2)
+        gains = []
+        for step in range(config.z_steps):
+            random = np.random.default_rng((config.seed, 6, step))
+            chosen = torch.from_numpy(random.permutation(len(states))[: config.batch])
+            z = F.normalize(self.heads.to_z(self.heads.z_standard(states[chosen])), dim=-1)
+            usable = usable_for_z(kind[chosen], user[chosen])
+            loss = z_contrast(preference[chosen], z, usable, config.temperature)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            gains.append(float(loss.detach() - usable.sum(1).double().log().mean()))
+        self.heads.train()
+        return float(np.mean(gains[-max(1, config.z_steps // 10) :]))
+
     def _learn(self, loss: Tensor) -> None:
         self.optimizers[1].zero_grad(set_to_none=True)
         loss.backward()
@@ -278,7 +323,7 @@ class _Run:
             for i, part in enumerate(live_micro):
                 self._seed(3, number, i)
                 pooled[torch.from_numpy(live[part])] = self.llm.pooled([rows[j] for j in part])
-        if number == 0:
+        if number == 0 and self.result.z_start is None:
             self.heads.z_standard.fit(gather(states))
 
         # 2. The contrasts, and the gradient of each vector.
@@ -332,7 +377,8 @@ class _Run:
 
     def _rates(self, number: int) -> None:
         share = min(1.0, (number + 1) / max(1, math.ceil(self.config.warmup * len(self.batches))))
-        self.optimizers[0].param_groups[0]["lr"] = self.config.learning_rate * share
+        for optimizer in self.optimizers:
+            optimizer.param_groups[0]["lr"] = self.config.learning_rate * share
 
     def _seed(self, *where: int) -> None:
         rank, _ = place()
@@ -372,6 +418,7 @@ class _Run:
                 "lora": {name: value.detach() for name, value in self.lora.items()},
                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "head_curve": self.result.head_curve,
+                "z_start": self.result.z_start,
                 "curve": [asdict(point) for point in self.result.curve],
             }
             _write(state, self.folder / CHECKPOINT)
@@ -397,7 +444,7 @@ class _Run:
         self.llm.load_lora(saved["lora"])
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-        self.result.head_curve = list(saved["head_curve"])
+        self.result.head_curve, self.result.z_start = list(saved["head_curve"]), saved["z_start"]
         self.result.curve = [Step(**point) for point in saved["curve"]]
         done = len(self.result.curve)
         rows = torch.load(self._memory_path(place()[0]), map_location=self.base.device, weights_only=True)

@@ -60,16 +60,27 @@ def contrasts(
     alike = kind[:, None] == kind[None, :]
     self_ = torch.eye(len(kind), dtype=torch.bool, device=kind.device)
     for_target = alike & ((target_text[:, None] != target_text[None, :]) | self_)
-    for_z = alike & ((user[:, None] != user[None, :]) | self_)
+    for_z = usable_for_z(kind, user)
     scores = torch.stack(((z * preference).sum(-1), (z * other).sum(-1)), -1) / temperature  # [n, 2]
     behaviour = F.cross_entropy(scores, torch.zeros_like(kind), reduction="none")
     return Contrasts(
         rec=info_nce(preference, target, for_target, temperature),
         rec_chance=for_target.sum(1).double().log().mean(),
         behaviour=(behaviour * both).sum() / both.sum().clamp(min=1),
-        z=(info_nce(preference, z, for_z, temperature) + info_nce(z, preference, for_z, temperature)) / 2,
+        z=z_contrast(preference, z, for_z, temperature),
         z_chance=for_z.sum(1).double().log().mean(),
     )
+
+
+def usable_for_z(kind: Tensor, user: Tensor) -> Tensor:
+    """bool [n, n]: which samples compete in the contrast with z: those of the same kind, of other users, and itself."""
+    self_ = torch.eye(len(kind), dtype=torch.bool, device=kind.device)
+    return (kind[:, None] == kind[None, :]) & ((user[:, None] != user[None, :]) | self_)
+
+
+def z_contrast(preference: Tensor, z: Tensor, usable: Tensor, temperature: float = TEMPERATURE) -> Tensor:
+    """Half of each direction of the InfoNCE between preferences and z; unit vectors [n, d]."""
+    return (info_nce(preference, z, usable, temperature) + info_nce(z, preference, usable, temperature)) / 2
 
 
 def info_nce(anchors: Tensor, candidates: Tensor, usable: Tensor, temperature: float = TEMPERATURE) -> Tensor:

@@ -105,7 +105,7 @@ class Variant:
         ).hexdigest()[:16]
         link = self.work / "named" / key
         if link.exists():
-            return Path(link.read_text())
+            return self.work / "texts" / link.read_text()
         full = FullConfig(log="", cache=str(self.work), stage1=align is not None, align=config, batch_tokens=2048)
 
         def advance(done: int, total: int, how: str) -> None:
@@ -113,7 +113,7 @@ class Variant:
 
         made = llm_vectors(full, self.corpus, self.split, stage=self.report, advance=advance)
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.write_text(str(made.folder.resolve()))
+        link.write_text(made.folder.name)
         return made.folder
 
 

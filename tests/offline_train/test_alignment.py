@@ -29,6 +29,8 @@ QUICK = AlignmentConfig(
     head_samples=48,
     head_epochs=1,
     replay=1,
+    z_samples=16,
+    z_steps=20,
     text_tokens=6,
     micro_tokens=700,
     checkpoint_steps=1,
@@ -38,7 +40,7 @@ QUICK = AlignmentConfig(
     draw=DrawConfig(history=4, prompt_history=2),
 )
 
-LLM_ONLY = dataclasses.replace(QUICK, head_epochs=0, replay=0)
+LLM_ONLY = dataclasses.replace(QUICK, head_epochs=0, replay=0, z_samples=0)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,7 @@ def data(tmp_path_factory):
 def run(data, folder, config=QUICK, progress=lambda done, steps, point: None):
     corpus, split, model = data
     llm = LLM.load(str(model))
+    llm.compute_in_bf16_if_possible = lambda: False  # runs are compared to the fifth digit
     store = PooledStore(llm, folder / "cache", config.text_tokens)
     return align(corpus, split, llm, store, config, folder / "stage1", progress=progress)
 
@@ -87,6 +90,18 @@ def test_the_gradient_cache_is_exact(data, whole, tmp_path):
     at_once = run(data, tmp_path, dataclasses.replace(QUICK, micro_tokens=100_000))
     for a, b in zip(losses(at_once), losses(whole), strict=True):
         assert dataclasses.astuple(a) == pytest.approx(dataclasses.astuple(b), abs=2e-3)
+
+
+def test_the_map_to_z_begins_below_chance_and_the_rest_as_it_was(data, tmp_path):
+    settings = dataclasses.replace(QUICK, z_samples=48, z_steps=150, head_epochs=0, learning_rate=0.0, replay=0)
+    aligned = run(data, tmp_path / "with", settings)
+    plain = run(data, tmp_path / "without", dataclasses.replace(settings, z_samples=0))
+    assert aligned.z_start < -0.3
+    assert plain.z_start is None
+    assert aligned.curve[0].z < plain.curve[0].z
+    for name, value in aligned.heads.state_dict().items():
+        if "z" not in name.split(".")[0].split("_"):
+            assert torch.equal(value, plain.heads.state_dict()[name]), name
 
 
 def test_it_refuses_a_checkpoint_of_another_configuration(data, tmp_path):
