@@ -7,9 +7,11 @@ sample: its windows are ranges of the per-user sequences, which are flat arrays.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 
+from offline_train.event_rows import Kept
 from offline_train.log import INTERACTION, VIEW, Log
 from streams.history import DEFAULT, EMPTY, HistoryConfig, UserState, apply
 
@@ -68,8 +70,12 @@ class Corpus:
     samples: Samples
 
     @staticmethod
-    def build(log: Log, config: HistoryConfig | None = None) -> Corpus:
+    def build(log: Log, config: HistoryConfig | None = None, folder: str | Path | None = None) -> Corpus:
         """The corpus of a log. `config` defaults to the log's own, and must agree with it on what engages.
+
+        Args:
+            folder: where its arrays are kept, as memory-mapped files, for a log that is larger than memory (as in
+                `Log.read`); without it, they are in memory.
 
         Raises:
             ValueError: `config` counts other events as engagements than the log was read with.
@@ -79,50 +85,61 @@ class Corpus:
             if getattr(config, name) != getattr(log.config, name):
                 raise ValueError(f"the log was read with another {name}; read it again with this history configuration")
 
+        keep = Kept(folder)
         order = np.argsort(log.user, kind="stable")  # user after user, each in the state's order
         user = log.user[order]
         starts = np.searchsorted(user, np.arange(len(log.user_ids) + 1))
         is_video = (log.engaged & (log.kind == VIEW))[order]
         is_comment = (log.engaged & (log.kind == INTERACTION))[order]
         is_new = _first_occurrence(user, log.video[order])
-
-        def flat(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            """Rows of the log, where each user's begin, and how many of them all come before each event."""
-            before = np.concatenate(([0], np.cumsum(mask)))
-            return order[mask], before[starts], before[:-1]
-
-        video_rows, video_offsets, video_end = flat(is_video)
-        comment_rows, comment_offsets, comment_end = flat(is_comment)
-        seen_rows, seen_offsets, seen_end = flat(is_new)
-
         target = np.flatnonzero(is_video | is_comment)
         target = target[np.argsort(order[target])]
         owner, rows = user[target], order[target]
+        del user
+
+        # One after the other, because each needs memory for all events.
+        columns: dict[str, np.ndarray] = {}
+
+        def flat(name: str, mask: np.ndarray, windowed: bool) -> tuple[np.ndarray, np.ndarray]:
+            """Rows of the log, and where each user's begin; the samples' ranges of them go to `columns`."""
+            before = np.concatenate(([0], np.cumsum(mask)))
+            offsets = before[starts]
+            end = before[target]
+            start = _window_start(offsets[owner], end, config) if windowed else offsets[owner]
+            columns[f"{name}_start"] = keep(f"{name}_start", start)
+            columns[f"{name}_end"] = keep(f"{name}_end", end)
+            return order[mask], offsets
+
+        video_rows, video_offsets = flat("video", is_video, True)
+        videos = keep("videos", log.video[video_rows])
+        del video_rows
+        comment_rows, comment_offsets = flat("comment", is_comment, True)
+        comments = keep("comments", log.comment[comment_rows])
+        comment_videos = keep("comment_videos", log.video[comment_rows])
+        del comment_rows
+        seen_rows, seen_offsets = flat("seen", is_new, False)
+        seen = keep("seen", log.video[seen_rows])
+        del seen_rows
         samples = Samples(
-            kind=log.kind[rows],
-            user=owner,
-            event_index=rows,
-            ts_ms=log.ts_ms[rows],
-            target_video=log.video[rows],
-            target_comment=log.comment[rows],
-            video_start=_window_start(video_offsets[owner], video_end[target], config),
-            video_end=video_end[target],
-            comment_start=_window_start(comment_offsets[owner], comment_end[target], config),
-            comment_end=comment_end[target],
-            seen_start=seen_offsets[owner],
-            seen_end=seen_end[target],
-            target_seen=~is_new[target],
+            kind=keep("kind", log.kind[rows]),
+            user=keep("user", owner),
+            event_index=keep("event_index", rows),
+            ts_ms=keep("ts_ms", log.ts_ms[rows]),
+            target_video=keep("target_video", log.video[rows]),
+            target_comment=keep("target_comment", log.comment[rows]),
+            target_seen=keep("target_seen", ~is_new[target]),
+            **columns,
         )
         return Corpus(
             log,
             config,
             video_offsets,
-            log.video[video_rows],
+            videos,
             comment_offsets,
-            log.comment[comment_rows],
-            log.video[comment_rows],
+            comments,
+            comment_videos,
             seen_offsets,
-            log.video[seen_rows],
+            seen,
             samples,
         )
 
@@ -239,8 +256,10 @@ def _window_start(first: np.ndarray, end: np.ndarray, config: HistoryConfig) -> 
 
 
 def _first_occurrence(user: np.ndarray, video: np.ndarray) -> np.ndarray:
-    """bool: no earlier row has the same user and video."""
-    _, first = np.unique(np.stack((user, video), axis=1), axis=0, return_index=True)
-    new = np.zeros(len(user), bool)
-    new[first] = True
-    return new
+    """bool: no earlier row has the same user and video. Users' rows lie together."""
+    by = np.lexsort((video, user))  # stable: of equal rows the earliest comes first
+    new = np.ones(len(user), bool)
+    new[1:] = (user[by[1:]] != user[by[:-1]]) | (video[by[1:]] != video[by[:-1]])
+    found = np.empty(len(user), bool)
+    found[by] = new
+    return found

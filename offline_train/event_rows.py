@@ -78,20 +78,10 @@ class EventRows:
         raw = {name: column.whole() for name, column in self._columns.items()} | {"digest": self._digest.whole()}
         order = np.lexsort((raw["digest"], raw["ts_ms"]))
         order = order[np.sort(_first(raw["kind"], raw["user"], raw["digest"], order))]
-        columns = {name: self._taken(name, column, order) for name, column in raw.items()}
+        keep = Kept(self._folder)
+        columns = {name: keep.taken(name, column, order) for name, column in raw.items()}
         ends = np.cumsum(self._lengths.whole())
         return columns, Strings(self._ids.whole(), ends, order)
-
-    def _taken(self, name: str, column: np.ndarray, order: np.ndarray) -> np.ndarray:
-        if self._folder is None or not len(order):
-            return np.asarray(column[order])
-        path = self._folder / f"{name}.npy"
-        path.unlink(missing_ok=True)
-        out: np.memmap = np.lib.format.open_memmap(path, "w+", column.dtype, (len(order),))
-        for at in range(0, len(order), _BLOCK):
-            out[at : at + _BLOCK] = column[order[at : at + _BLOCK]]
-        out.flush()
-        return np.load(path, mmap_mode="r")
 
     def _flush(self) -> None:
         numbers = np.array(self._numbers, np.int64).reshape(-1, len(COLUMNS))
@@ -134,6 +124,33 @@ class Blocks:
         if not self._path.stat().st_size:
             return self._blocks[0]
         return np.memmap(self._path, self._kind, "r")
+
+
+class Kept:
+    """Keeps finished arrays: in memory, or as files that are mapped when they are used."""
+
+    def __init__(self, folder: str | Path | None) -> None:
+        self._folder = None if folder is None else Path(folder)
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, name: str, values: np.ndarray) -> np.ndarray:
+        """An array as it will be used."""
+        return values if self._folder is None else self.taken(name, values, None)
+
+    def taken(self, name: str, values: np.ndarray, order: np.ndarray | None) -> np.ndarray:
+        """The same of some of its rows; never more than a block of them in memory if there is a folder."""
+        count = len(values if order is None else order)
+        if self._folder is None or not count:
+            return np.asarray(values if order is None else values[order])
+        path = self._folder / f"{name}.npy"
+        path.unlink(missing_ok=True)
+        out: np.memmap = np.lib.format.open_memmap(path, "w+", values.dtype, (count,))
+        for at in range(0, count, _BLOCK):
+            rows = slice(at, at + _BLOCK)
+            out[rows] = values[rows] if order is None else values[order[rows]]
+        out.flush()
+        return np.load(path, mmap_mode="r")
 
 
 class Strings(Sequence[str]):

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from model_runtime.stores import FolderStore
+from offline_train import event_rows
 from offline_train.archived import archived_until
+from offline_train.corpus import Corpus
 from offline_train.log import INTERACTION, NEVER, VIEW, Log, LogError
 from offline_train.sources.simulator import Simulator
 from offline_train.sources.simulator_config import SimulatorConfig
@@ -100,6 +102,28 @@ def test_a_folder_without_events_is_refused(tmp_path):
         Log.read(tmp_path)
     with pytest.raises(LogError, match="no folder"):
         Log.read(tmp_path / "missing")
+
+
+def test_a_log_and_a_corpus_in_files_are_those_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_rows, "_BLOCK", 97)  # so that there are many blocks, and the last is not full
+    source = tmp_path / "log"
+    Simulator(SimulatorConfig(seed=2, users=60, videos=80, comments=120, days=4, interactions=800)).write(source)
+    memory, files = Log.read(source), Log.read(source, folder=tmp_path / "files")
+    assert isinstance(files.ts_ms, np.memmap)
+    for field in fields(Log):
+        assert np.array_equal(getattr(memory, field.name), getattr(files, field.name)), field.name
+    assert files.event_ids[3:5] == [memory.event_ids[3], memory.event_ids[4]]
+    one, other = Corpus.build(memory), Corpus.build(files, folder=tmp_path / "files" / "corpus")
+    assert isinstance(other.samples.video_end, np.memmap)
+    for name in ("video_offsets", "videos", "comment_offsets", "comments", "comment_videos", "seen_offsets", "seen"):
+        assert np.array_equal(getattr(one, name), getattr(other, name)), name
+    for field in fields(one.samples):
+        assert np.array_equal(getattr(one.samples, field.name), getattr(other.samples, field.name)), field.name
+    # Reading another log into the folder does not change what a log that is in use has mapped.
+    before = files.ts_ms.copy()
+    Simulator(SimulatorConfig(seed=3, users=60, videos=80, comments=120, days=4, interactions=700)).write(source)
+    Log.read(source, folder=tmp_path / "files")
+    assert np.array_equal(files.ts_ms, before)
 
 
 def test_an_archive_reads_as_the_same_log(tmp_path: Path) -> None:
