@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from offline_train.event_rows import Kept
@@ -68,6 +69,20 @@ class Corpus:
     seen_offsets: np.ndarray  #: int64 [n_u + 1]
     seen: np.ndarray  #: int32
     samples: Samples
+
+    @staticmethod
+    def read(directory: str | Path, folder: str | Path | None = None) -> Corpus:
+        """The corpus of a log that is trained on: as many seen videos are remembered as `choose_seen` says.
+
+        Args:
+            folder: where the columns of both are kept, as memory-mapped files, for a log that is larger than memory.
+
+        Raises:
+            LogError: the log can't be read.
+        """
+        log = Log.read(directory, folder=folder)
+        config = msgspec.structs.replace(log.config, seen=choose_seen(log))
+        return Corpus.build(log, config, None if folder is None else Path(folder) / "corpus")
 
     @staticmethod
     def build(log: Log, config: HistoryConfig | None = None, folder: str | Path | None = None) -> Corpus:

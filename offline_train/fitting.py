@@ -17,7 +17,7 @@ import msgspec
 from model_runtime.bundle import Bundle
 from model_runtime.registry import Registry
 from offline_train.baselines import Scorer, baselines
-from offline_train.corpus import Corpus, Split, choose_seen, leave_one_out, temporal_split
+from offline_train.corpus import Corpus, Split, leave_one_out, temporal_split
 from offline_train.curves import draw_curves
 from offline_train.deployed import BundleScorer
 from offline_train.distill import DistillConfig
@@ -62,6 +62,7 @@ def fit(
     test: bool = True,
     student: bool = True,
     live: bool = True,
+    columns: str | Path | None = None,
     stage: Callable[[str], None] = lambda what: None,
     progress: Callable[[Progress], None] = lambda point: None,
 ) -> Fitted:
@@ -75,6 +76,7 @@ def fit(
         test: rank the test part with the bundle and every baseline.
         student: distil an encoder for titles and comments that come later; without one they can't be recommended.
         live: train `f`, what is added to scores by live signals (temporal split only: it learns from the newest part).
+        columns: where the columns of events and samples are kept as files, for a log that is larger than memory.
         stage: told what is being done, for people.
         progress: told after every batch.
 
@@ -86,8 +88,8 @@ def fit(
     registry_dir = Path(registry_dir)
     registry = Registry(registry_dir)
     stage(f"reading {log_dir}")
-    log = Log.read(log_dir)
-    corpus = Corpus.build(log, msgspec.structs.replace(log.config, seen=choose_seen(log)))
+    corpus = Corpus.read(log_dir, columns)
+    log = corpus.log
     split = temporal_split(corpus) if split_name == "temporal" else leave_one_out(corpus)
     stage(f"text vectors of {len(log.video_ids):,} titles and {len(log.comment_ids):,} comments")
     texts = text_vectors(log, text, split.valid_ms, config.seed)

@@ -23,12 +23,11 @@ import torch
 from offline_train import llm_texts
 from offline_train.alignment import Aligned, AlignmentConfig, align
 from offline_train.alignment_model import TextMap
-from offline_train.corpus import Corpus, Split, choose_seen, leave_one_out, temporal_split
+from offline_train.corpus import Corpus, Split, leave_one_out, temporal_split
 from offline_train.embedding import CorpusTexts, PooledStore
 from offline_train.finetuning import FinetuneConfig, Progress
 from offline_train.fitting import Fitted, SplitName, fit
 from offline_train.llm import DEFAULT_LLM, LLM
-from offline_train.log import Log
 from offline_train.processes import join, place, wait
 from offline_train.stage1_curves import draw_stage1
 from offline_train.text import TEXT_DIM
@@ -41,6 +40,7 @@ class FullConfig:
     log: str
     registry: str = "./registry"
     cache: str = "./.lsvcr-cache"  #: the LLM, vectors, and the state of stage 1
+    columns: str | None = None  #: keep the events' columns there, as files, for a log that is larger than memory
     llm: str = DEFAULT_LLM
     stage1: bool = True  #: False: the vectors of the LLM as it comes
     split: SplitName = "temporal"
@@ -116,8 +116,7 @@ def train_full(
     """
     rank, _ = join()
     stage(f"reading {config.log}")
-    log = Log.read(config.log)
-    corpus = Corpus.build(log, msgspec.structs.replace(log.config, seen=choose_seen(log)))
+    corpus = Corpus.read(config.log, config.columns)
     split = temporal_split(corpus) if config.split == "temporal" else leave_one_out(corpus)
     torch.set_num_threads(config.align.threads)
     made = llm_vectors(config, corpus, split, stage=stage, advance=advance)
@@ -134,6 +133,7 @@ def train_full(
         split_name=config.split,
         channel=config.channel,
         test=config.test,
+        columns=config.columns,
         stage=stage,
         progress=progress,
     )

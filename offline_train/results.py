@@ -22,7 +22,7 @@ from model_runtime.bundle import Bundle
 from offline_train.alignment import AlignmentConfig
 from offline_train.baselines import Random, Scorer, baselines
 from offline_train.cold import cold_ranking
-from offline_train.corpus import Corpus, Split, choose_seen, temporal_split
+from offline_train.corpus import Corpus, Split, temporal_split
 from offline_train.deployed import LIVE_NAME, NAME, BundleScorer
 from offline_train.distill import DistillConfig
 from offline_train.evaluation import Result, evaluate, training_events
@@ -217,9 +217,9 @@ def _study(
 ) -> Study:
     steps(f"{source.data}: converting")
     folder = converted(source, shared, work / "logs")
-    log = Log.read(folder)
     # What a state remembers as seen does not change what is ranked here, but the bundle says it to the worker.
-    corpus = Corpus.build(log, msgspec.structs.replace(log.config, seen=choose_seen(log)))
+    corpus = Corpus.read(folder)
+    log = corpus.log
     split = temporal_split(corpus)
 
     training = training_events(log, corpus, split)

@@ -52,6 +52,7 @@ def command() -> None:
 @click.option("--student/--no-student", default=True, show_default=True, help="Text encoder for what comes later.")
 @click.option("--live/--no-live", default=True, show_default=True, help="Train what live signals add to scores.")
 @click.option("--test/--no-test", default=True, show_default=True, help="Rank the test part, baselines beside.")
+@click.option("--columns", type=_DIR, help="Keep events there, as memory-mapped files: for a log larger than memory.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 def fit(
     log_dir: Path,
@@ -72,6 +73,7 @@ def fit(
     student: bool,
     live: bool,
     test: bool,
+    columns: Path | None,
     as_json: bool,
 ) -> None:
     """Train on a log's training part, export a bundle, measure it on the test part, publish and promote it."""
@@ -104,6 +106,7 @@ def fit(
                 test=test,
                 student=student,
                 live=live,
+                columns=columns,
                 stage=stage,
                 progress=progress,
             )
