@@ -143,7 +143,8 @@ def finetune(
     model.known[:, 0] = torch.from_numpy(interacted(corpus, split))
     model.to(config.device)
     validator = Validator(corpus, split, tables, config.task, config.seed)
-    start = _start(model, validator, samples, config.seed) if initial is None else initial(model)
+    aligned = texts.start is not None
+    start = _start(model, validator, samples, config.seed, aligned) if initial is None else initial(model)
     optimizer = _optimizer(model, config, 1.0 if start.startswith(TEXT_START) else config.id_rate)
     losses = _Losses(corpus, split, tables, config, random)
 
@@ -192,7 +193,7 @@ def _optimizer(model: SR, config: FinetuneConfig, id_rate: float) -> torch.optim
     return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
 
 
-def _start(model: SR, validator: Validator, samples: Samples, seed: int) -> str:
+def _start(model: SR, validator: Validator, samples: Samples, seed: int, aligned: bool) -> str:
     """Let training start from counts and from recent positions where that ranks the validation samples better.
 
     Training would find both by itself, but on small data only after more steps than there are.
@@ -204,10 +205,10 @@ def _start(model: SR, validator: Validator, samples: Samples, seed: int) -> str:
         counts = np.bincount(videos.target_video, minlength=config.videos)
         popularity = torch.from_numpy(np.log1p(counts) / np.log1p(counts.max()))
         factors = cooccurrence_factors(videos.user, videos.target_video, config.videos, config.dim - 1, seed)
-        plain = state
+        plain, axes = state, model.text_axes(titles) if aligned else None
         for prior in PRIORS:
             model.load_state_dict(plain)
-            model.start_from_counts(torch.from_numpy(factors), popularity, titles, prior)
+            model.start_from_counts(torch.from_numpy(factors), popularity, titles, prior, axes)
             found = validator(model).joint
             if found > score * _PAYS:
                 best, state, score = f"counts, prior {prior:g}", _copy(model), found

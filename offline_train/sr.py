@@ -27,7 +27,7 @@ from torch.nn import functional as F
 #: stands for minus infinity in masks: finite, so that a row without any key gives no NaN
 _MASKED = -1e9
 #: where `SR.start_from_counts` starts: the length of an id, beside titles of about 0.2 ...
-_FACTORS = 0.4
+_FACTORS, _TEXT_LENGTH = 0.4, 0.2
 #: ... and the cosine of the most popular video to the prior
 _POPULAR = 0.8
 
@@ -258,25 +258,52 @@ class SR(nn.Module):
         nn.init.normal_(self.encoder.video_prior, std=0.02)
 
     @torch.no_grad()
-    def start_from_counts(self, factors: Tensor, popularity: Tensor, titles: Tensor, prior: float) -> None:
+    def start_from_counts(
+        self, factors: Tensor, popularity: Tensor, titles: Tensor, prior: float, axes: Tensor | None = None
+    ) -> None:
         """Start the ids from who watched what, and everybody's prior from what is popular.
 
         The prior points along the last axis, where text, whose strongest components come first, has least to say, and
         each id brings its video's cosine to that axis to `_POPULAR` times its popularity, however long the rest of its
         vector is. So a user of whom nothing is known gets the videos in the order of popularity.
 
+        Stage 1 has trained A, so that its axes mean nothing: then `axes` are found anew, and ids and prior are as long,
+        beside its texts, as they are beside those of an untrained A.
+
         Args:
             factors: [n_v, d - 1], of `cooccurrence_factors`.
             popularity: [n_v], 0 to 1.
             titles: [n_v, d_t], t(title).
             prior: length of the prior.
+            axes: [d, d], of `text_axes`; None after no stage 1.
         """
+        if axes is not None:
+            self._start_along(axes, factors, popularity, titles, prior)
+            return
         self.ids.weight[:, :-1] += _FACTORS * factors.to(self.ids.weight)
         vectors = self.id_vectors() + self.text(titles)
         cosine = _POPULAR * popularity.to(vectors)
         others = vectors[:, :-1].norm(dim=-1)
         self.ids.weight[:, -1] += cosine / (1 - cosine**2).sqrt() * others - vectors[:, -1]
         self.encoder.video_prior[-1] = prior
+
+    def _start_along(self, axes: Tensor, factors: Tensor, popularity: Tensor, titles: Tensor, prior: float) -> None:
+        """`start_from_counts` along other axes, in the measure of the texts."""
+        texts = self.text(titles)
+        measure = float(texts.norm(dim=-1).mean()) / _TEXT_LENGTH
+        self.ids.weight += measure * _FACTORS * factors.to(texts) @ axes[:, :-1].T
+        vectors = self.id_vectors() + texts
+        along = vectors @ axes[:, -1]
+        others = (vectors - along[:, None] * axes[:, -1]).norm(dim=-1)
+        cosine = _POPULAR * popularity.to(vectors)
+        self.ids.weight += (cosine / (1 - cosine**2).sqrt() * others - along)[:, None] * axes[:, -1]
+        self.encoder.video_prior.copy_(measure * prior * axes[:, -1])
+
+    @torch.no_grad()
+    def text_axes(self, titles: Tensor) -> Tensor:
+        """[d, d], orthonormal columns: along which texts A t(title) differ most, the strongest first."""
+        texts = self.text(titles).double()
+        return torch.linalg.eigh(texts.T @ texts)[1].flip(1).to(titles)
 
     def id_vectors(self) -> Tensor:
         """g·id of every video, [n_v, d]."""

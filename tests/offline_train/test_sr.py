@@ -1,6 +1,10 @@
+import copy
+
 import pytest
 
 torch = pytest.importorskip("torch")
+
+from torch.nn import functional as F  # noqa: E402
 
 from offline_train.sr import SR, Attention, SRConfig, SREncoder  # noqa: E402
 
@@ -137,3 +141,37 @@ def test_the_text_map_starts_as_a_projection():
     text = torch.randn(3, 12)
     projected = model.text(text)
     assert torch.allclose(torch.nn.functional.cosine_similarity(projected[:, :12], text), torch.ones(3))
+
+
+def test_a_start_from_counts_turns_with_the_texts():
+    torch.manual_seed(3)
+    videos, prior = 12, 10.0
+    model = SR(SRConfig(videos, dim=8, text_dim=8, heads=2))
+    with torch.no_grad():
+        model.text.weight.copy_(0.2 * torch.eye(8))
+        model.ids.weight.zero_()
+    titles = F.normalize(torch.randn(videos, 8) * torch.linspace(2.0, 0.1, 8), dim=-1)
+    factors, popularity = torch.randn(videos, 7), torch.rand(videos)
+    turned = copy.deepcopy(model)
+    rotation = torch.linalg.qr(torch.randn(8, 8))[0]
+    with torch.no_grad():
+        turned.text.weight.copy_(3.0 * rotation @ turned.text.weight)  # as stage 1 may leave it: turned, and longer
+    model.start_from_counts(factors, popularity, titles, prior)
+    turned.start_from_counts(factors, popularity, titles, prior, rotation)
+    assert torch.allclose(turned.ids.weight, 3.0 * model.ids.weight @ rotation.T, atol=1e-5)
+    assert torch.allclose(turned.encoder.video_prior, 3.0 * prior * rotation[:, -1], atol=1e-4)
+    vectors = F.normalize(turned.id_vectors() + turned.text(titles), dim=-1)
+    order = (vectors @ F.normalize(turned.encoder.video_prior, dim=0)).argsort()
+    assert torch.equal(order, popularity.argsort()), "without a history, videos come in the order of popularity"
+
+
+def test_the_axes_of_texts_are_found_whichever_way_they_lie():
+    torch.manual_seed(4)
+    model = SR(SRConfig(5, dim=8, text_dim=8, heads=2))
+    rotation = torch.linalg.qr(torch.randn(8, 8))[0]
+    with torch.no_grad():
+        model.text.weight.copy_(rotation)
+    titles = torch.randn(500, 8) * torch.linspace(2.0, 0.1, 8)
+    axes = model.text_axes(titles)
+    assert torch.allclose(axes.T @ axes, torch.eye(8), atol=1e-5)
+    assert ((rotation * axes).sum(0).abs() > 0.9).all()
