@@ -95,6 +95,21 @@ class Aligner(nn.Module):
         """The weights that stage 2 starts from, named as in `SR`."""
         return {name: value for name, value in self.state_dict().items() if name.startswith(("encoder.", "text."))}
 
+    @torch.no_grad()
+    def straighten(self, pooled: Tensor) -> None:
+        """Turn and scale t(x) so that rows [n, d_llm] have length 1 on average and vary most along the first axes.
+
+        A takes it back, so that A t(x) is what it was. Stage 2 relies on such vectors where it starts from scratch, and
+        training leaves them anyhow.
+        """
+        vectors = torch.cat([self.map(rows) for rows in pooled.to(self.text.weight.device).split(4096)]).double()
+        length = vectors.norm(dim=-1).mean()
+        axes = torch.linalg.eigh(vectors.T @ vectors)[1].flip(1)
+        up = self.map.up
+        up.weight.copy_(axes.T @ up.weight.double() / length)
+        up.bias.copy_(axes.T @ up.bias.double() / length)
+        self.text.weight.copy_(self.text.weight.double() @ axes * length)
+
     def preferences(self, batch: AlignmentBatch, pooled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(preference, that of the other history, target), [b, d] each. `pooled` [n, d_llm] are the batch's texts."""
         texts = F.pad(self.text(self.map(pooled)), (0, 0, 0, 1))  # [n + 1, d], a zero row for no text

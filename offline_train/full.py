@@ -212,6 +212,7 @@ def llm_vectors(
         mapping.fit(torch.from_numpy(pooled[texts.early]))
         start = None
     else:
+        aligned.heads.straighten(torch.from_numpy(pooled[texts.early]))
         mapping, start = aligned.heads.map.cpu(), {k: v.cpu() for k, v in aligned.heads.start().items()}
     llm_texts.write(where, texts.distinct, mapping.vectors(pooled), mapping.state_dict(), start)
     return Made(where, base, aligned, folder, curves, seconds)

@@ -42,6 +42,10 @@ ALIGN = AlignmentConfig(
     replay=8,
 )
 
+#: to be raised when the same settings of stage 1 make other vectors: what is kept of it is named by settings alone,
+#: because an hour of a language model should not be spent anew for a comment in the code
+_MADE_BY = 2
+
 #: `report(what)`
 Report = Callable[[str], None]
 
@@ -70,7 +74,7 @@ class Variant:
     def key(self) -> str:
         """What decides the content, beside the log and stage 2's configuration."""
         align, settings = (c and asdict(c) for c in (self.align, self.settings))
-        parts = (self.text, align, settings, self.parts, self.profile, self.student, DEFAULT_LLM)
+        parts = (self.text, align, settings, self.parts, self.profile, self.student, DEFAULT_LLM, _MADE_BY)
         return sha256(msgspec.msgpack.encode(parts)).hexdigest()
 
     def texts(self) -> TextVectors:
@@ -101,7 +105,7 @@ class Variant:
         config = align or self.settings or AlignmentConfig()
         said = asdict(config) if align else (config.text_tokens, config.seed)
         key = sha256(
-            msgspec.msgpack.encode((said, DEFAULT_LLM, self.corpus.log.digest.tobytes(), self.split.name))
+            msgspec.msgpack.encode((said, DEFAULT_LLM, _MADE_BY, self.corpus.log.digest.tobytes(), self.split.name))
         ).hexdigest()[:16]
         link = self.work / "named" / key
         if link.exists():

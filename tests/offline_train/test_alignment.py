@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import os
 import socket
@@ -102,6 +103,18 @@ def test_the_map_to_z_begins_below_chance_and_the_rest_as_it_was(data, tmp_path)
     for name, value in aligned.heads.state_dict().items():
         if "z" not in name.split(".")[0].split("_"):
             assert torch.equal(value, plain.heads.state_dict()[name]), name
+
+
+def test_straightened_texts_mean_the_same_and_lie_as_stage_2_expects(whole):
+    heads = copy.deepcopy(whole.heads)
+    pooled = torch.randn(300, heads.map.down.in_features)
+    before = heads.text(heads.map(pooled))
+    heads.straighten(pooled)
+    vectors = heads.map(pooled)
+    assert torch.allclose(heads.text(vectors), before, atol=1e-4)
+    assert vectors.norm(dim=-1).mean().item() == pytest.approx(1, abs=1e-4)
+    spread = vectors.square().mean(0)
+    assert (spread[:-1] >= spread[1:] - 1e-6).all()
 
 
 def test_it_refuses_a_checkpoint_of_another_configuration(data, tmp_path):
