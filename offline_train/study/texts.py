@@ -110,7 +110,9 @@ class Variant:
         link = self.work / "named" / key
         if link.exists():
             return self.work / "texts" / link.read_text()
-        full = FullConfig(log="", cache=str(self.work), stage1=align is not None, align=config, batch_tokens=2048)
+        full = FullConfig(
+            log="", llm=DEFAULT_LLM, cache=str(self.work), stage1=align is not None, align=config, batch_tokens=2048
+        )
 
         def advance(done: int, total: int, how: str) -> None:
             self.report(f"{self.name}: {done:,} of {total:,}, {how}")
