@@ -1,6 +1,7 @@
 """A model's life under traffic, on this machine: archive, refreshes, the gate, swaps, a refusal, a way back.
 
-    1  a log is published and archived; a refresh trains the first model on it, a worker serves it, traffic begins
+    1  a log is published and archived; a refresh trains the first model on it, a worker serves it, traffic begins; a
+       new video takes off, and is in the lists of others
     2  a refresh trains on what the archive has by then; it is no worse, so it is published, and the worker swaps
     3  a refresh whose training went wrong: the gate refuses it, nothing is published
     4  a bundle with one bit flipped is announced: the worker refuses it and serves on
@@ -27,6 +28,7 @@ from typing import Any
 from rich.console import Console
 
 from infra.demo.processes import Archiver, DemoError, DemoWorker, publish_live
+from infra.demo.rising import TOP, take_off
 from infra.demo.scene import Scene
 from infra.local.stack import LocalStack
 from model_runtime.registry import Registry
@@ -65,6 +67,7 @@ def run(data_dir: Path, *, rate: float, console: Console, picture: Path | None =
         life = _Life(data_dir, info.bootstrap_servers, info.redis_url, rate, console, cleaning)
         life.first_model()
         life.begin_traffic()
+        life.a_video_takes_off()
         life.refresh_and_swap()
         life.bad_model()
         life.corrupted_bundle()
@@ -90,6 +93,7 @@ class _Life:
         self.chapters: list[tuple[str, float, float]] = []  #: what, from when, to when (monotonic seconds)
         self.swaps: list[float] = []
         self.rollback_s = 0.0
+        self.rising: dict[str, Any] = {}
         self._stopped = threading.Event()
         self._reader_failed: list[BaseException] = []
         self._config = data_dir / "refresh.yaml"
@@ -130,6 +134,13 @@ class _Life:
         self.cleaning.callback(self._stopped.set)
         with self._chapter("traffic, and nothing else"):
             time.sleep(STEADY_S)
+
+    def a_video_takes_off(self) -> None:
+        """What many watch is shown to the others."""
+        with self._chapter("a new video takes off"):
+            self.rising = take_off(self.bootstrap, self.scene)
+        told = "  in the best {top} of an unrelated user {seconds} s after its first view, then in {share:.0%} of lists"
+        self.console.print(told.format(top=TOP, **self.rising), highlight=False)
 
     def refresh_and_swap(self) -> None:
         """A new model takes over."""
@@ -191,6 +202,7 @@ class _Life:
             "lists_by_version": dict(self.made_by),
             "latency_ms_near_a_swap": _quantiles(near),
             "latency_ms_otherwise": _quantiles(otherwise),
+            "a_video_takes_off": self.rising,
             "rollback_s": round(self.rollback_s, 2),
             "chapters_s": {what: round(end - began, 1) for what, began, end in self.chapters},
         }
