@@ -12,9 +12,9 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -23,6 +23,7 @@ import torch
 from offline_train import llm_texts
 from offline_train.alignment import Aligned, AlignmentConfig, align
 from offline_train.alignment_model import TextMap
+from offline_train.config_keys import check_keys
 from offline_train.corpus import Corpus, Split, leave_one_out, temporal_split
 from offline_train.embedding import CorpusTexts, PooledStore
 from offline_train.finetuning import FinetuneConfig, Progress
@@ -91,7 +92,7 @@ def read_config(path: str | Path, overrides: Mapping[str, str] | None = None) ->
             for key in above:
                 within = within.setdefault(key, {})
             within[last] = msgspec.yaml.decode(value.encode())
-        _check_keys(content, FullConfig, "")
+        check_keys(content, FullConfig, "")
         return msgspec.convert(content, FullConfig)
     except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
         raise ValueError(f"{path}: {error}") from None
@@ -230,19 +231,6 @@ def describe(point: Any) -> str:
 
 def _name(*parts: Any) -> str:
     return hashlib.sha256(msgspec.msgpack.encode(parts)).hexdigest()[:16]
-
-
-def _check_keys(content: Any, kind: Any, where: str) -> None:
-    """dataclasses decode without a word about keys they do not have: a typing error would change nothing."""
-    if not isinstance(content, dict):
-        return
-    hints = get_type_hints(kind)
-    known = {item.name for item in fields(kind)}
-    for key, value in content.items():
-        if key not in known:
-            raise ValueError(f"unknown key {where}{key}; known: {', '.join(sorted(known))}")
-        if is_dataclass(hints[key]):
-            _check_keys(value, hints[key], f"{where}{key}.")
 
 
 def mean_gain(aligned: Aligned, last: int = 10) -> dict[str, float]:

@@ -70,6 +70,11 @@ def read(folder: str | Path, log: Log) -> tuple[np.ndarray, np.ndarray]:
     return rows[: len(log.video_ids)], rows[len(log.video_ids) :]
 
 
+def placed(rows: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Rows [n, d_t] of distinct texts as rows of items: `at` is each one's text, -1 for an empty one (a zero row)."""
+    return np.where((at >= 0)[:, None], rows[at], np.float32(0))
+
+
 def read_start(folder: str | Path) -> dict[str, Tensor] | None:
     """The SR weights to start stage 2 from; None if there was no stage 1."""
     path = Path(folder) / "start.pt"

@@ -45,7 +45,7 @@ from offline_train.refresh_config import RefreshConfig, RefreshError
 from offline_train.refresh_live import with_live
 from offline_train.refresh_plan import Plan, done, note_release, plan_of, remember, was_released
 from offline_train.refresh_report import report_of
-from offline_train.refresh_texts import Stage1, texts_of
+from offline_train.refresh_texts import texts_of
 from offline_train.served import served_scorers
 from offline_train.stages import Work, threads
 from offline_train.text import TextVectors
@@ -73,7 +73,6 @@ def refresh(
     config: RefreshConfig,
     *,
     release: Callable[[Registry, str], None],
-    stage1: Stage1 | None = None,
     stage: Callable[[str], None] = lambda what: None,
     progress: Callable[[Progress], None] = lambda point: None,
 ) -> Refreshed:
@@ -81,7 +80,6 @@ def refresh(
 
     Args:
         release: makes the channel serve a version that is in the registry.
-        stage1: what `config.stage1` needs.
         stage: told what is being done, for people.
         progress: told after every batch of training.
 
@@ -91,11 +89,9 @@ def refresh(
         LogError, ValueError: the archive holds too little to train on.
     """
     began = time.monotonic()
-    if config.stage1 is not None and stage1 is None:
-        raise RefreshError("stage1 is configured, but nothing here aligns a language model; leave it out")
     with Work(config.work) as work, threads(config.finetuning().threads):
         try:
-            return _refresh(config, work, release, stage1, stage, progress, began)
+            return _refresh(config, work, release, stage, progress, began)
         except (RegistryError, StoreError) as error:
             raise RefreshError(f"{error}; start again later: nothing was released") from error
 
@@ -104,7 +100,6 @@ def _refresh(
     config: RefreshConfig,
     work: Work,
     release: Callable[[Registry, str], None],
-    stage1: Stage1 | None,
     stage: Callable[[str], None],
     progress: Callable[[Progress], None],
     began: float,
@@ -131,7 +126,7 @@ def _refresh(
     previous = _checkpoint(registry, plan.serving, work) if config.warm_start else None
     notes: list[str] = []
     stage(f"text vectors of {len(events.video_ids):,} titles and {len(events.comment_ids):,} comments")
-    texts, previous = texts_of(config, work, events, corpus, split, stage1, previous, notes)
+    texts, previous = texts_of(config, work, events, corpus, split, previous, notes, stage)
 
     # --- train ----------------------------------------------------------------------------------------------------
     stage(f"training on {len(split.train):,} samples, from {plan.serving if previous else 'scratch'}")

@@ -14,8 +14,11 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct, field
 
+from offline_train.alignment import AlignmentConfig
+from offline_train.config_keys import check_keys
 from offline_train.distill import DistillConfig
 from offline_train.finetuning import FinetuneConfig
+from offline_train.llm import DEFAULT_LLM
 
 T = TypeVar("T")
 Share = Annotated[float, Meta(gt=0, lt=1)]
@@ -27,9 +30,13 @@ class RefreshError(RuntimeError):
 
 
 class Stage1Config(Struct, frozen=True, forbid_unknown_fields=True):
-    """How often the language model is aligned anew (paper, section 3.3); between two times its result is used again."""
+    """How often the language model is aligned anew (paper, section 3.3); between two times its result is used again.
+
+    `options` override fields of `AlignmentConfig`.
+    """
 
     every_days: Annotated[float, Meta(gt=0)] = 30.0
+    llm: str = DEFAULT_LLM
     options: dict[str, Any] = {}
 
 
@@ -84,6 +91,16 @@ class RefreshConfig(Struct, frozen=True, forbid_unknown_fields=True):
         settings = self.finetuning()
         return _fields("student", {"seed": settings.seed, "threads": settings.threads} | self.student, DistillConfig)
 
+    def aligning(self) -> AlignmentConfig:
+        """The configuration of stage 1. Raises RefreshError."""
+        settings = self.finetuning()
+        given = {"seed": settings.seed, "threads": settings.threads} | (self.stage1.options if self.stage1 else {})
+        try:
+            check_keys(given, AlignmentConfig, "stage1.options.")
+            return msgspec.convert(given, AlignmentConfig)
+        except (msgspec.ValidationError, ValueError) as error:
+            raise RefreshError(f"stage1: {error}") from None
+
     def digest(self) -> str:
         """Tells two configurations apart."""
         return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:12]
@@ -118,6 +135,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RefreshConfig:
         raise RefreshError(f"{path}: {error}") from None
     config.finetuning()
     config.distilling()
+    config.aligning()
     return config
 
 

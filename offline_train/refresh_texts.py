@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
 
 import msgspec
 import numpy as np
+import torch
 
 from offline_train.corpus import Corpus, Split
 from offline_train.log import Log
 from offline_train.reference import Reference
 from offline_train.refresh_config import RefreshConfig
+from offline_train.refresh_stage1 import texts_by_llm
 from offline_train.stages import Work
 from offline_train.text import TextVectors, text_vectors
 from offline_train.warm_start import ColdError, aligned, config_for
 
-_DAY_MS = 24 * 3600 * 1000
-
-
-class Stage1(Protocol):
-    """What aligns the language model and embeds texts with it (paper, section 3.3)."""
-
-    def align(self, corpus: Corpus, split: Split, options: dict[str, Any], folder: Path) -> None:
-        """Align anew, and leave in `folder` all that embedding needs."""
-
-    def embed(self, log: Log, folder: Path) -> TextVectors:
-        """The vectors of every text of a log, with what `align` left."""
+_START = "start.pt"
 
 
 def texts_of(
@@ -37,15 +27,15 @@ def texts_of(
     events: Log,
     corpus: Corpus,
     split: Split,
-    stage1: Stage1 | None,
     previous: Reference | None,
     notes: list[str],
+    stage: Callable[[str], None] = lambda what: None,
 ) -> tuple[TextVectors, Reference | None]:
     """The text vectors, and the model to start from: None, with a note why, where it does not fit them."""
 
     def embed(folder: Path) -> None:
-        if stage1 is not None and config.stage1 is not None:
-            texts = stage1.embed(events, _aligned_model(config, work, corpus, split, stage1))
+        if config.stage1 is not None:
+            texts = texts_by_llm(config.stage1, config.aligning(), work, corpus, split, stage)
         else:
             texts = text_vectors(events, config.text, split.valid_ms, config.finetuning().seed)
         why = ""
@@ -55,6 +45,8 @@ def texts_of(
                 texts = aligned(texts, events, previous)
             except ColdError as error:
                 why = f"training started from scratch: {error}"
+        if texts.start is not None and (previous is None or why):
+            torch.save(dict(texts.start), folder / _START)
         # Uncompressed columns, and no pickle.
         np.savez(folder / "texts.npz", video=texts.video, comment=texts.comment)
         (folder / "about.json").write_bytes(msgspec.json.encode({"method": texts.method, "cold": why}))
@@ -66,19 +58,7 @@ def texts_of(
     if about["cold"]:
         notes.append(about["cold"])
         previous = None
-    return TextVectors(video, comment, about["method"]), previous
-
-
-def _aligned_model(config: RefreshConfig, work: Work, corpus: Corpus, split: Split, stage1: Stage1) -> Path:
-    """The folder of the newest alignment; a new one, if that is older than the cadence says."""
-    assert config.stage1 is not None
-    kept = work.folder / "stage1"
-    newest = max(kept.glob("[0-9]*"), default=None) if kept.is_dir() else None
-    age_ms = time.time() * 1000 - int(newest.name) if newest else float("inf")
-    if newest is not None and age_ms < config.stage1.every_days * _DAY_MS:
-        return newest
-    made = work.stage("stage1", lambda folder: stage1.align(corpus, split, config.stage1.options, folder))  # type: ignore[union-attr]
-    kept.mkdir(exist_ok=True)
-    target = kept / str(int(time.time() * 1000))
-    os.rename(made, target)
-    return target
+    start = None
+    if (folder / _START).exists():
+        start = torch.load(folder / _START, map_location="cpu", weights_only=True)
+    return TextVectors(video, comment, about["method"], start=start), previous

@@ -75,6 +75,8 @@ _NOT_TRAINING = (
     "refresh_config",
     "refresh_live",
     "refresh_plan",
+    "config_keys",
+    "refresh_stage1",
     "refresh_report",
     "refresh_texts",
     "report",
