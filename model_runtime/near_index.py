@@ -36,12 +36,16 @@ _EFFORTS = (
     (0.04, 2.0),
     (0.06, 2.5),
     (0.09, 2.5),
-    (0.11, 2.5),
-    (0.13, 2.5),
-    (0.15, 2.5),
+    (0.11, 3.0),
+    (0.12, 4.0),
+    (0.13, 4.0),
+    (0.14, 3.5),
     (0.15, 3.0),
-    (0.19, 4.0),
-    (0.28, 5.0),
+    (0.16, 3.5),
+    (0.18, 3.5),
+    (0.21, 4.0),
+    (0.25, 4.0),
+    (0.3, 5.0),
     (0.5, 9.0),
 )
 
@@ -73,7 +77,7 @@ class NearIndex:
         rng = np.random.default_rng(0)
         self._to_vectors, self._to_queries = _spaces(queries[::2], rng)
         dim = queries.shape[1]
-        self._lists = 1 << max(4, min(11, round(log2(2 * len(rows) ** 0.5))))
+        self._lists = 1 << max(4, min(11, round(log2(len(rows)) / 2)))
         sample = self._moved(rng.choice(rows, min(len(rows), _TRAINED_PER_LIST * self._lists), replace=False))
         clusters = faiss.Kmeans(
             dim, self._lists, niter=_ITERATIONS, max_points_per_centroid=_TRAINED_PER_LIST, min_points_per_centroid=1

@@ -170,7 +170,8 @@ class Scorer:
         moved = self.candidates.moved
         encoded = self.sessions.encode(requests)
         rankings = []
-        together = _together(len(self.candidates))
+        # An index needs no memory for all scores, and reads each of its lists once for all who look there.
+        together = CHUNK if self.nearest.recall is not None else _together(len(self.candidates))
         for start in range(0, len(requests), together):
             part = slice(start, start + together)
             rankings += self._rank(requests[part], encoded.part(part), moved)
