@@ -13,6 +13,8 @@ from offline_train.metrics import per_target
 
 #: a difference of so many standard errors is not put down to the choice of test targets (5 % by chance)
 SIGNIFICANT = 1.96
+#: what models are compared by where one figure has to do
+HEADLINE = "ndcg@10"
 #: the row of a simulation's truth: what can be reached at all, and no baseline
 ORACLE = "oracle"
 
@@ -43,6 +45,9 @@ class Verdict(Struct, frozen=True):
         if abs(self.difference) <= SIGNIFICANT * self.error:
             return "not told apart from"
         return "above" if self.difference > 0 else "below"
+
+    def __str__(self) -> str:
+        return f"{self.difference:+.4f} ± {self.error:.4f}"
 
 
 def rows(data: str, results: Iterable[Result]) -> list[Row]:
@@ -76,6 +81,11 @@ def compare(one: Sequence[Result], other: Sequence[Result], metric: str = "ndcg"
 def _mean(results: Sequence[Result], metric: str, k: int) -> np.ndarray:
     """[targets]; the mean over seeds."""
     return np.mean([per_target(result.ranks, metric, k) for result in results], axis=0)
+
+
+def headline(results: Sequence[Result]) -> float:
+    """NDCG@10, the mean over one model's results."""
+    return sum(result.values[HEADLINE] for result in results) / len(results)
 
 
 def _std(values: list[float]) -> float:

@@ -1,4 +1,4 @@
-"""`results.md` and its pictures, written from figures alone: no sentence here claims what a number does not say."""
+"""`results.md`, `results.json` and the pictures, from figures alone: no sentence here claims what no number says."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from math import isfinite
 from pathlib import Path
 
-from offline_train.comparison import ORACLE, Row, Verdict, compare, rows
+import msgspec
+
+from offline_train.comparison import HEADLINE, ORACLE, Row, compare, headline, rows
 from offline_train.deployed import LIVE_NAME, NAME
 from offline_train.evaluation import Result
 from offline_train.metrics import CUTOFFS, METRICS
-from offline_train.study import over_time, text_report
+from offline_train.report_parts import Part, how_of, keep
+from offline_train.study import ablation_report, over_time, text_report
 
 #: columns of the tables; at 1 the three metrics are one figure
 COLUMNS = tuple(f"{m}@{k}" for m in METRICS for k in CUTOFFS if not (k == 1 and m != "recall"))
-HEADLINE = "ndcg@10"
 #: what is fitted once and must be above every baseline, as deployed: (data set, task, ranking)
 DEPLOYED = (
     ("HetRec", "video", "as-of"),
@@ -93,7 +96,7 @@ class Study:
         for task in _TASKS:
             for protocol in [p for p in ("as-of", "full") if p in self.protocols(task)][:1]:
                 found = {name: results for name, results in self.of(task, protocol).items() if results[0].values}
-                best = sorted((n for n in found if is_baseline(n)), key=lambda n: -_mean(found[n]))[:2]
+                best = sorted((n for n in found if is_baseline(n)), key=lambda n: -headline(found[n]))[:2]
                 names = [n for n in (NAME, LIVE_NAME) if n in found] + best
                 shown[f"{_TASKS[task]}, {protocol}"] = {name: found[name] for name in names}
         return shown
@@ -105,31 +108,52 @@ def is_baseline(model: str) -> bool:
 
 
 def write_report(studies: Sequence[Study], out: Path, *, how: Sequence[str]) -> Path:
-    """Write `out/results.md` and `out/results/*.png`; `how` says how the models were trained. Returns the document."""
+    """Write `out/results.md`, `out/results.json` and what is in `out/results`; returns the document.
+
+    Data sets that are not among `studies` keep what was written of them before. `how` says how the models were trained.
+    """
     pictures = out / "results"
     pictures.mkdir(parents=True, exist_ok=True)
-    parts = [
+    parts = keep([_part(study, pictures, how) for study in studies], pictures)
+    required = [_REQUIRED, *(line for part in parts for line in part.required)]
+    text = [
         _HEAD,
         "## In short\n",
-        _overview(studies),
+        "\n".join([*_OVERVIEW, *(line for part in parts for line in part.overview)]),
         "\n## Required of the model\n",
-        _deployed(studies),
-        _bar(studies),
+        "\n".join([*_DEPLOYED, *(line for part in parts for line in part.deployed)]),
+        "\nFurther, against single baselines:\n",
+        "\n".join(required),
+        *(part.section for part in parts),
+        "\n## How this was made\n",
+        "\n".join(f"- {line}" for line in how_of(parts)),
+        _NOTES,
     ]
-    for study in studies:
-        picture = draw(study, pictures / f"{study.slug}.png")
-        parts += [f"\n## {study.data}\n", "\n".join(f"- {fact}" for fact in study.facts)]
-        parts.append(f"\n![NDCG@10 of every model on {study.data}](results/{picture.name})\n")
-        for task in _TASKS:
-            for protocol in study.protocols(task):
-                parts.append(_section(study, task, protocol))
-        parts += [text_report.section(study.data, study.slug, study.texts, study.texts_how, pictures)]
-        parts += [text_report.cold_section(study.data, study.cold)]
-        parts += [_ablation(study, pictures), _time(study, pictures)]
-    parts += ["\n## How this was made\n", "\n".join(f"- {line}" for line in (*how, _versions())), _NOTES]
     document = out / "results.md"
-    document.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
+    document.write_text("\n".join(text).rstrip() + "\n", encoding="utf-8")
+    rows = msgspec.json.encode([row for part in parts for row in part.rows])
+    (out / "results.json").write_bytes(msgspec.json.format(rows, indent=1) + b"\n")
     return document
+
+
+def _part(study: Study, pictures: Path, how: Sequence[str]) -> Part:
+    picture = draw(study, pictures / f"{study.slug}.png")
+    section = [f"\n## {study.data}\n", "\n".join(f"- {fact}" for fact in study.facts)]
+    section.append(f"\n![NDCG@10 of every model on {study.data}](results/{picture.name})\n")
+    section += [_section(study, task, protocol) for task in _TASKS for protocol in study.protocols(task)]
+    section.append(text_report.section(study.data, study.slug, study.texts, study.texts_how, pictures))
+    section.append(text_report.cold_section(study.data, study.cold))
+    section += [ablation_report.section(study.data, study.slug, study.ablation, pictures), _time(study, pictures)]
+    return Part(
+        study.slug,
+        study.data,
+        _overview(study),
+        _deployed(study),
+        _bar(study),
+        "\n".join(section),
+        [*how, _versions()],
+        [row for row in study.rows() if isfinite(row.mean)],  # of no target there is no mean
+    )
 
 
 def draw(study: Study, path: Path) -> Path:
@@ -144,7 +168,7 @@ def draw(study: Study, path: Path) -> Path:
     for axis, (task, protocol) in zip(axes[0], panels, strict=True):
         found = [row for row in study.rows() if (row.task, row.protocol, row.metric) == (task, protocol, HEADLINE)]
         found.sort(key=lambda row: row.mean)
-        found = [row for row in found if not _variant(row.model)]
+        found = [row for row in found if not ablation_report.is_variant(row.model)]
         colours = ["#c8553d" if row.model.startswith(NAME) else "#8d99ae" for row in found]
         means = [row.mean for row in found]
         spread = [row.std if row.seeds > 1 else float("nan") for row in found]
@@ -165,115 +189,46 @@ def draw(study: Study, path: Path) -> Path:
     return path
 
 
-def _overview(studies: Sequence[Study]) -> str:
-    lines = [
-        "NDCG@10; the baseline named is the strongest one of its row. *above*, *below*: by more than 1.96 standard "
-        "errors of the difference per target; else *not told apart from*.\n",
-        "| data | task | ranking | model | NDCG@10 | strongest baseline | its NDCG@10 | the model is |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for study in studies:
-        for task in _TASKS:
-            for protocol in study.protocols(task):
-                found = {name: results for name, results in study.of(task, protocol).items() if results[0].values}
-                best = max((n for n in found if is_baseline(n)), key=lambda n: _mean(found[n]), default=None)
-                for model in (n for n in found if n.startswith(NAME) and best is not None):
-                    verdict = compare(found[model], found[best or ""])
-                    lines.append(
-                        f"| {study.data} | {task} | {protocol} | {model} | {_mean(found[model]):.4f} | {best} | "
-                        f"{_mean(found[best or '']):.4f} | {verdict.word} it |"
-                    )
-    return "\n".join(lines) + "\n"
-
-
-def _bar(studies: Sequence[Study]) -> str:
-    lines = [
-        "| data | task | ranking | model | baseline | difference in NDCG@10 | the model is |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for data, task, names in BAR:
-        for study in (s for s in studies if s.data == data):
-            for protocol in study.protocols(task):
-                found = study.of(task, protocol)
-                for name, model in ((n, m) for n in names for m in (NAME, LIVE_NAME) if n in found and m in found):
-                    if found[model][0].values:
-                        verdict = compare(found[model], found[name])
-                        cells = (data, task, protocol, model, name, _shown(verdict), f"{verdict.word} it")
-                        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _deployed(studies: Sequence[Study]) -> str:
-    lines = [
-        f"{LIVE_NAME}, which is what a worker serves, has to be above every baseline; the SR alone stands beside it.\n",
-        "| data | task | ranking | model | NDCG@10 | above | not above | share of the oracle's |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for data, task, protocol in DEPLOYED:
-        for study in (s for s in studies if s.data == data):
-            found = {name: results for name, results in study.of(task, protocol).items() if results[0].values}
-            for model in (m for m in (LIVE_NAME, NAME) if m in found):
-                words = {n: compare(found[model], found[n]).word for n in found if is_baseline(n)}
-                missed = [f"{n} ({word})" for n, word in words.items() if word != "above"]
-                share = f"{_mean(found[model]) / _mean(found[ORACLE]):.1%}" if ORACLE in found else "–"
-                above = f"{len(words) - len(missed)} of {len(words)}"
-                cells = (data, task, protocol, model, f"{_mean(found[model]):.4f}", above, ", ".join(missed) or "none")
-                lines.append(f"| {' | '.join(cells)} | {share} |")
-    return "\n".join(lines) + "\n\nFurther, against single baselines:\n"
-
-
-def _variant(model: str) -> bool:
-    return model.startswith((f"{LIVE_NAME} without", f"{LIVE_NAME},"))
-
-
-def _ablation(study: Study, pictures: Path) -> str:
-    """What each part of live signals is worth: the whole less a part, and the difference target by target."""
-    if not study.ablation:
-        return ""
-    lines = [f"### What live signals are made of ({study.data})\n"]
-    lines.append("Each row leaves a part out; features left out mean that f is trained again without them.\n")
-    bars: dict[str, list[tuple[str, Verdict]]] = {}
+def _overview(study: Study) -> list[str]:
+    lines = []
     for task in _TASKS:
-        found: dict[str, list[Result]] = {}
-        for result in study.ablation:
-            if result.task == task and result.values:
-                found.setdefault(result.model, []).append(result)
-        if LIVE_NAME not in found:
-            continue
-        whole = found[LIVE_NAME]
-        lines += [f"\n{_TASKS[task]}, {whole[0].protocol} ranking:\n", "| | NDCG@10 | difference |", "|---|---|---|"]
-        lines.append(f"| **{LIVE_NAME}** | {_mean(whole):.4f} | |")
-        bars[f"{_TASKS[task]}, {whole[0].protocol}"] = []
-        for name, results in found.items():
-            if name != LIVE_NAME:
-                verdict = compare(results, whole)
-                lines.append(f"| {name} | {_mean(results):.4f} | {_shown(verdict)} |")
-                bars[f"{_TASKS[task]}, {whole[0].protocol}"].append((name, verdict))
-    picture = _draw_ablation(study.data, bars, pictures / f"{study.slug}-live.png")
-    return "\n".join([*lines, f"\n![What each part of live signals is worth](results/{picture.name})\n"])
+        for protocol in study.protocols(task):
+            found = {name: results for name, results in study.of(task, protocol).items() if results[0].values}
+            best = max((n for n in found if is_baseline(n)), key=lambda n: headline(found[n]), default=None)
+            for model in (n for n in found if n.startswith(NAME) and best is not None):
+                verdict = compare(found[model], found[best or ""])
+                lines.append(
+                    f"| {study.data} | {task} | {protocol} | {model} | {headline(found[model]):.4f} | {best} | "
+                    f"{headline(found[best or '']):.4f} | {verdict.word} it |"
+                )
+    return lines
 
 
-def _draw_ablation(title: str, bars: dict[str, list[tuple[str, Verdict]]], path: Path) -> Path:
-    import matplotlib
+def _bar(study: Study) -> list[str]:
+    lines = []
+    for task, names in ((task, names) for data, task, names in BAR if data == study.data):
+        for protocol in study.protocols(task):
+            found = study.of(task, protocol)
+            for name, model in ((n, m) for n in names for m in (NAME, LIVE_NAME) if n in found and m in found):
+                if found[model][0].values:
+                    verdict = compare(found[model], found[name])
+                    cells = (study.data, task, protocol, model, name, str(verdict), f"{verdict.word} it")
+                    lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, len(bars), figsize=(6.5 * len(bars), 3.8), squeeze=False, layout="constrained")
-    for axis, (panel, verdicts) in zip(axes[0], bars.items(), strict=True):
-        names = [name.removeprefix(LIVE_NAME).lstrip(", ") for name, _ in verdicts][::-1]
-        values = [verdict.difference for _, verdict in verdicts][::-1]
-        errors = [1.96 * verdict.error for _, verdict in verdicts][::-1]
-        axis.barh(names, values, xerr=errors, color="#8d99ae", capsize=2)
-        axis.axvline(0, color="black", linewidth=0.8)
-        axis.set_title(panel, fontsize=10)
-        axis.set_xlabel("difference in NDCG@10 (whiskers: 1.96 standard errors)")
-        axis.tick_params(labelsize=8)
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"{title}: live signals less a part")
-    figure.savefig(path, dpi=120, metadata={"Software": None})
-    plt.close(figure)
-    return path
+def _deployed(study: Study) -> list[str]:
+    lines = []
+    for task, protocol in ((task, protocol) for data, task, protocol in DEPLOYED if data == study.data):
+        found = {name: results for name, results in study.of(task, protocol).items() if results[0].values}
+        for model in (m for m in (LIVE_NAME, NAME) if m in found):
+            words = {n: compare(found[model], found[n]).word for n in found if is_baseline(n)}
+            missed = [f"{n} ({word})" for n, word in words.items() if word != "above"]
+            share = f"{headline(found[model]) / headline(found[ORACLE]):.1%}" if ORACLE in found else "–"
+            above = f"{len(words) - len(missed)} of {len(words)}"
+            cells = (study.data, task, protocol, model, f"{headline(found[model]):.4f}", above)
+            lines.append(f"| {' | '.join(cells)} | {', '.join(missed) or 'none'} | {share} |")
+    return lines
 
 
 def _time(study: Study, pictures: Path) -> str:
@@ -330,13 +285,9 @@ def _standing(model: str, found: dict[str, list[Result]]) -> str:
     for name, results in found.items():
         if is_baseline(name) and results[0].values:
             verdict = compare(found[model], results)
-            words[verdict.word].append(f"{name} {_shown(verdict)}")
+            words[verdict.word].append(f"{name} {verdict}")
     parts = [f"{word} {', '.join(names)}" for word, names in words.items() if names]
     return f"{model} is " + "; ".join(parts) + ". (Differences in NDCG@10 ± standard error.)" if parts else ""
-
-
-def _shown(verdict: Verdict) -> str:
-    return f"{verdict.difference:+.4f} ± {verdict.error:.4f}"
 
 
 def _cell(row: Row, best: float) -> str:
@@ -347,10 +298,6 @@ def _cell(row: Row, best: float) -> str:
 def _header(column: str) -> str:
     metric, k = column.split("@")
     return f"{_LABELS[metric]}@{k}"
-
-
-def _mean(results: Sequence[Result]) -> float:
-    return sum(result.values[HEADLINE] for result in results) / len(results)
 
 
 def _versions() -> str:
@@ -365,6 +312,21 @@ baseline, also where it loses. Temporal split: the last tenth of the samples is 
 model. Weights and statistics stand still during the test; histories, and what a baseline counts "so far" or "of the
 last days", go on with the stream.
 """
+
+_OVERVIEW = (
+    "NDCG@10; the baseline named is the strongest one of its row. *above*, *below*: by more than 1.96 standard errors "
+    "of the difference per target; else *not told apart from*.\n",
+    "| data | task | ranking | model | NDCG@10 | strongest baseline | its NDCG@10 | the model is |",
+    "|---|---|---|---|---|---|---|---|",
+)
+_DEPLOYED = (
+    f"{LIVE_NAME}, which is what a worker serves, has to be above every baseline; the SR alone stands beside it.\n",
+    "| data | task | ranking | model | NDCG@10 | above | not above | share of the oracle's |",
+    "|---|---|---|---|---|---|---|---|",
+)
+_REQUIRED = (
+    "| data | task | ranking | model | baseline | difference in NDCG@10 | the model is |\n|---|---|---|---|---|---|---|"
+)
 
 _NOTES = """
 ## How to read it

@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from offline_train.cold import STUDENT, TEACHER
-from offline_train.comparison import compare, rows
+from offline_train.comparison import HEADLINE, compare, rows
 from offline_train.evaluation import Result
 from offline_train.study.texts import FULL, RAW
 
-HEADLINE = "ndcg@10"
 _TASKS = {"video": "Videos", "comment": "Comments"}
 
 #: results of one task and ranking, by row
@@ -37,7 +36,7 @@ def section(data: str, slug: str, results: Sequence[Result], how: str, pictures:
             difference = ""
             if name != FULL and FULL in found:
                 verdict = compare(each, _same_seeds(found[FULL], each))
-                difference = f"{verdict.difference:+.4f} ± {verdict.error:.4f}"
+                difference = str(verdict)
             bold = "**" if name == FULL else ""
             lines.append(f"| {task} | {protocol} | {bold}{name}{bold} | {shown} | {difference} | {len(each)} |")
         if FULL in found and RAW in found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -90,3 +91,24 @@ def test_the_same_figures_give_the_same_bytes(tmp_path: Path) -> None:
         write_report([study(2)], tmp_path / folder, how=[])
     for name in ("results.md", "results/hetrec.png"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_data_sets_that_are_not_done_again_stay_as_they_were(tmp_path: Path) -> None:
+    other = study(2)
+    other.data, other.slug, other.facts = "Elsewhere", "elsewhere", ["Another fact."]
+    write_report([study(2)], tmp_path, how=["Trained by hand."])
+    document = write_report([other], tmp_path, how=["Trained by foot."])
+    text = document.read_text()
+    assert text.index("## Elsewhere") < text.index("## HetRec")
+    assert "- Some fact." in text
+    assert "- Another fact." in text
+    assert "- HetRec: Trained by hand." in text
+    assert "- Elsewhere: Trained by foot." in text
+    assert "| HetRec | video | full | LSVCR | random |" in text, "what is required of the model is told of both"
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert {row["data"] for row in rows} == {"HetRec", "Elsewhere"}
+    again = write_report([study(6)], tmp_path, how=["Trained by hand."]).read_text()
+    assert again.count("## HetRec") == 1
+    assert f"{NAME} is below popularity (all time)" in again
+    both = write_report([study(6), other], tmp_path, how=["Trained by hand."]).read_text()
+    assert "\n- Trained by hand." in both

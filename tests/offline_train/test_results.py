@@ -16,9 +16,10 @@ from offline_train.alignment import AlignmentConfig
 from offline_train.alignment_samples import DrawConfig
 from offline_train.deployed import NAME
 from offline_train.finetuning import FinetuneConfig
-from offline_train.results import SOURCES, Source, converted, make_results
+from offline_train.results import SOURCES, make_results
 from offline_train.sources.writer import LogWriter, SourceError
-from offline_train.study import texts
+from offline_train.study import kept, texts
+from offline_train.study.kept import Source, converted
 from streams.events import Comment, CommentInteraction, Video, VideoView
 
 pytestmark = pytest.mark.train
@@ -86,7 +87,7 @@ def test_the_study_writes_every_model_task_protocol_and_metric(study: Path, shar
         raise AssertionError("trained again")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results, "finetune", refuse)
+        patch.setattr(kept, "finetune", refuse)
         make_results(
             shared, tmp_path / "again", tmp_path / "work", seeds=2, config=QUICK, recbole_seeds=0, stage1_seeds=0
         )
@@ -149,7 +150,7 @@ def test_other_texts_and_parts_of_stage_1_stand_in_the_table(
     assert (document.parent / "results" / "made-up-text.png").stat().st_size > 10_000
 
     # Nothing is aligned, embedded or trained again.
-    for where, name in ((results, "finetune"), (texts, "llm_vectors")):
+    for where, name in ((kept, "finetune"), (texts, "llm_vectors")):
         monkeypatch.setattr(where, name, lambda *_, **__: pytest.fail("made again"))
     again = make_results(shared, tmp_path / "again", tmp_path / "work", **options)
     assert (again.parent / "results.json").read_text() == (document.parent / "results.json").read_text()

@@ -1,0 +1,42 @@
+"""The document is put together from one part per data set: to do one again leaves the others as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from offline_train.comparison import Row
+
+
+class Part(Struct, frozen=True):
+    """What `results.md` and `results.json` have of one data set. The lists hold lines of tables, or bullets."""
+
+    slug: str
+    data: str
+    overview: list[str]
+    deployed: list[str]
+    required: list[str]
+    section: str
+    how: list[str]
+    rows: list[Row]
+
+
+def keep(parts: Sequence[Part], folder: Path) -> list[Part]:
+    """Write parts into `folder`, and return all that are there, by name."""
+    for part in parts:
+        text = msgspec.json.format(msgspec.json.encode(part), indent=1)
+        (folder / f"{part.slug}.json").write_bytes(text + b"\n")
+    files = sorted(folder.glob("*.json"))
+    return [msgspec.json.decode(file.read_bytes(), type=Part) for file in files]
+
+
+def how_of(parts: Sequence[Part]) -> list[str]:
+    """How the parts were made; lines that only some share begin with the names of their data sets."""
+    lines: dict[str, list[str]] = {}
+    for part in parts:
+        for line in part.how:
+            lines.setdefault(line, []).append(part.data)
+    return [line if len(of) == len(parts) else f"{', '.join(of)}: {line}" for line, of in lines.items()]
