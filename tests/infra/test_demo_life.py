@@ -22,6 +22,6 @@ def test_a_model_lives_through_all_of_it(tmp_path: Path) -> None:
     assert told["rollback_s"] < 5
     assert 0 < told["a_video_takes_off"]["share"] <= 1
     assert told["latency_ms_near_a_swap"]["samples"] > 0
-    assert len(told["chapters_s"]) == 8
+    assert len(told["chapters_s"]) == 9
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert list((tmp_path / "data").iterdir()) == []  # it cleans up
