@@ -33,13 +33,15 @@ IDS, SVD, RAW, FULL = "ids alone", "SVD text", "no-stage-1", "lsvcr"
 ALIGN = AlignmentConfig(
     DrawConfig(prompt_history=5),
     LoraSettings(dropout=0.0),
-    samples=1536,
+    samples=1024,
     batch=64,
+    warmup=0.25,
     text_tokens=16,
     head_learning_rate=1e-3,
     head_samples=20_000,
-    head_epochs=6,
-    replay=8,
+    head_epochs=8,
+    z_samples=768,
+    replay=2,
 )
 
 #: to be raised when the same settings of stage 1 make other vectors: what is kept of it is named by settings alone,
