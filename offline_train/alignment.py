@@ -264,8 +264,8 @@ class _Run:
         Returns: the contrast less its chance, over the last tenth of the steps.
         """
         config, (_, processes) = self.config, place()
-        count = min(config.z_samples, len(self.head_rows)) // processes * processes
-        drawn = [self.drawer.draw(int(row)) for row in self._local(self.head_rows[:count])]
+        rows = np.concatenate((self.head_rows, self.batches.ravel()))[: config.z_samples]
+        drawn = [self.drawer.draw(int(row)) for row in self._local(rows[: len(rows) // processes * processes])]
         prompts = [self._prompt(d.prompt) for d in drawn]
         self.llm.eval()
         states = torch.zeros(len(drawn), self.llm.dim, device=self.base.device)

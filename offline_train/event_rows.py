@@ -4,7 +4,7 @@
     rows.add("e1", kind=0, user=0, ...)
     columns, event_ids = rows.sorted()
 
-Rows are collected a block at a time. What sorting needs of all rows at once is 40 bytes each, whatever they hold.
+Rows are collected a block at a time. Sorting has keys and order of all rows in memory at once, and nothing else.
 """
 
 from __future__ import annotations

@@ -117,7 +117,8 @@ def train_full(
     """
     rank, _ = join()
     stage(f"reading {config.log}")
-    corpus = Corpus.read(config.log, config.columns)
+    # Each process has files of its own: they are written while they are read.
+    corpus = Corpus.read(config.log, config.columns and Path(config.columns) / f"process-{rank}")
     split = temporal_split(corpus) if config.split == "temporal" else leave_one_out(corpus)
     torch.set_num_threads(config.align.threads)
     made = llm_vectors(config, corpus, split, stage=stage, advance=advance)

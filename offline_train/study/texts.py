@@ -2,8 +2,8 @@
 of stage 1 left out.
 
 Rows of one kind differ in one thing. `no-stage-1` and `lsvcr` read the same language model with the same settings;
-`lsvcr, vectors alone` has the aligned vectors, but starts its SR from scratch; `lsvcr, start alone` has the SR's start,
-but the vectors of the model as it came.
+`lsvcr, vectors alone` has the aligned vectors, but starts its SR from scratch; `lsvcr, start alone` has the SR's start
+(but for A, which only fits aligned vectors) on the vectors of the model as it came.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ class Variant:
             return text_vectors(log, f"llm:{aligned}")
         if "vectors" not in self.parts:
             raw = text_vectors(log, f"llm:{self._folder(None)}")
-            return replace(raw, start=llm_texts.read_start(aligned))
+            start = llm_texts.read_start(aligned) or {}
+            # All but A, which is made for the aligned vectors: these are others.
+            return replace(raw, start={name: value for name, value in start.items() if not name.startswith("text.")})
         return text_vectors(log, f"{'llm' if 'start' in self.parts else 'llm-text'}:{aligned}")
 
     def sr(self, texts: TextVectors) -> SRConfig | None:

@@ -41,7 +41,7 @@ QUICK = AlignmentConfig(
     draw=DrawConfig(history=4, prompt_history=2),
 )
 
-LLM_ONLY = dataclasses.replace(QUICK, head_epochs=0, replay=0, z_samples=0)
+LLM_ONLY = dataclasses.replace(QUICK, head_epochs=0, replay=0)
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +98,8 @@ def test_the_map_to_z_begins_below_chance_and_the_rest_as_it_was(data, tmp_path)
     aligned = run(data, tmp_path / "with", settings)
     plain = run(data, tmp_path / "without", dataclasses.replace(settings, z_samples=0))
     assert aligned.z_start < -0.3
+    everything = run(data, tmp_path / "all", dataclasses.replace(settings, samples=0))
+    assert np.isfinite(everything.z_start), "also where no sample is left over for it"
     assert plain.z_start is None
     assert aligned.curve[0].z < plain.curve[0].z
     for name, value in aligned.heads.state_dict().items():
