@@ -80,8 +80,11 @@ class EventRows:
         order = order[np.sort(_first(raw["kind"], raw["user"], raw["digest"], order))]
         keep = Kept(self._folder)
         columns = {name: keep.taken(name, column, order) for name, column in raw.items()}
-        ends = np.cumsum(self._lengths.whole())
-        return columns, Strings(self._ids.whole(), ends, order)
+        ends = keep("ends", np.cumsum(self._lengths.whole()))
+        ids = Strings(self._ids.whole(), ends, keep("order", order))
+        for column in (*self._columns.values(), self._digest, self._lengths):
+            column.discard()
+        return columns, ids
 
     def _flush(self) -> None:
         numbers = np.array(self._numbers, np.int64).reshape(-1, len(COLUMNS))
@@ -124,6 +127,11 @@ class Blocks:
         if not self._path.stat().st_size:
             return self._blocks[0]
         return np.memmap(self._path, self._kind, "r")
+
+    def discard(self) -> None:
+        """Remove the file: what was mapped of it stays until it is let go."""
+        if self._path is not None:
+            self._path.unlink()
 
 
 class Kept:
