@@ -36,66 +36,20 @@ import msgspec
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from offline_train.alignment_losses import TEMPERATURE, Contrasts, usable_for_z, z_contrast
+from offline_train.alignment_config import AlignmentConfig, Step
+from offline_train.alignment_losses import Contrasts
 from offline_train.alignment_model import Aligner
-from offline_train.alignment_samples import AlignmentBatch, DrawConfig, Drawer, Drawn
+from offline_train.alignment_samples import AlignmentBatch, Drawer
+from offline_train.alignment_z import fit_z
 from offline_train.corpus import Corpus, Split
 from offline_train.embedding import CorpusTexts, PooledStore, Report
-from offline_train.llm import LLM, LoraSettings
+from offline_train.llm import LLM
 from offline_train.processes import add_gradients, gather, place, total, wait
 from offline_train.prompts import Piece
 from offline_train.sr import SRConfig
 
 CHECKPOINT = "stage1.pt"
-
-
-@dataclass(frozen=True)
-class AlignmentConfig:
-    """The paper's values, but for those marked ours."""
-
-    draw: DrawConfig = field(default_factory=DrawConfig)
-    lora: LoraSettings = field(default_factory=LoraSettings)
-    samples: int = 0  #: how many training samples, 0: all of them, once
-    batch: int = 128  #: of all processes together
-    learning_rate: float = 3e-4
-    head_learning_rate: float = 3e-4  #: ours: while the heads learn alone; beside the LLM it is `learning_rate`
-    warmup: float = 0.03
-    temperature: float = TEMPERATURE
-    rec: float = 1.0
-    align: float = 0.5
-    behaviour: float = 1.0  #: of the behaviour contrast in L_align; 0 in an ablation
-    z: float = 1.0  #: of the InfoNCE with z in L_align; 0 in an ablation
-    dropout: float = 0.3  #: the SR's
-    text_tokens: int = 64  #: of a text, the first so many are read
-    micro_tokens: int = 1024  #: ours: tokens that are read at once with gradients
-    live_histories: bool = False  #: ours
-    head_samples: int = 0  #: ours: for `head_epochs`; 0: as many as `samples`
-    head_epochs: int = 0  #: ours
-    z_samples: int = 0  #: ours: prompts that are read once, without gradients, to begin the map to z ...
-    z_steps: int = 200  #: ... in so many steps
-    replay: int = 0  #: ours: steps of the heads after each step of the LLM ...
-    replay_batches: int = 8  #: ... over the last so many batches
-    checkpoint_gradients: bool = False
-    checkpoint_steps: int = 5
-    seed: int = 0
-    threads: int = 2
-
-
-@dataclass(frozen=True)
-class Step:
-    """One point of the curves: losses of a batch before it was learned from, in nats. LLM-free steps have no `lm`."""
-
-    step: int
-    lm: float
-    rec: float
-    rec_chance: float
-    behaviour: float
-    z: float
-    z_chance: float
-    tokens: int
-    seconds: float
 
 
 @dataclass
@@ -259,10 +213,7 @@ class _Run:
         return float(np.mean(gains)) if gains else 0.0
 
     def _start_z(self) -> float:
-        """The map to z learns to tell whose preference a state of the unchanged LLM belongs to; the rest stands still.
-
-        Returns: the contrast less its chance, over the last tenth of the steps.
-        """
+        """Read some prompts once, and fit the map to z on them; see `fit_z`."""
         config, (_, processes) = self.config, place()
         rows = np.concatenate((self.head_rows, self.batches.ravel()))[: config.z_samples]
         drawn = [self.drawer.draw(int(row)) for row in self._local(rows[: len(rows) // processes * processes])]
@@ -272,27 +223,11 @@ class _Run:
         with torch.no_grad():
             for part in _micro([len(p) for p in prompts], config.micro_tokens):
                 states[part] = self.llm.read([prompts[j] for j in part], [[] for _ in part])[0]
-        states = gather(states)
-        self.heads.z_standard.fit(states)
         batch = AlignmentBatch.of(drawn)
         self.heads.eval()
-        with torch.no_grad():
-            preference = F.normalize(gather(self.heads.preferences(batch, self._base(batch))[0]), dim=-1)
-        kind, user = (gather(torch.from_numpy(batch.columns[name]).to(states.device)) for name in ("kind", "user"))
-        optimizer = torch.optim.AdamW(self.heads.to_z.parameters(), lr=1e-3, weight_decay=1e-2)
-        gains = []
-        for step in range(config.z_steps):
-            random = np.random.default_rng((config.seed, 6, step))
-            chosen = torch.from_numpy(random.permutation(len(states))[: config.batch])
-            z = F.normalize(self.heads.to_z(self.heads.z_standard(states[chosen])), dim=-1)
-            usable = usable_for_z(kind[chosen], user[chosen])
-            loss = z_contrast(preference[chosen], z, usable, config.temperature)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            gains.append(float(loss.detach() - usable.sum(1).double().log().mean()))
+        gain = fit_z(self.heads, batch, self._base(batch), states, config)
         self.heads.train()
-        return float(np.mean(gains[-max(1, config.z_steps // 10) :]))
+        return gain
 
     def _learn(self, loss: Tensor) -> None:
         self.optimizers[1].zero_grad(set_to_none=True)
@@ -476,10 +411,3 @@ def _micro(lengths: list[int], most: int) -> list[np.ndarray]:
         parts.append(order[start : start + count])
         start += count
     return parts
-
-
-def drawn_texts(drawn: list[Drawn]) -> set[int]:
-    """Every text that the SR or the LLM is shown of some samples, targets not included."""
-    shown = {piece for d in drawn for piece in d.prompt if isinstance(piece, int)}
-    shown |= {text for d in drawn for pair in d.videos for text in pair} | {d.query for d in drawn}
-    return shown | {text for d in drawn for title, texts in d.comments for text in (title, *texts)}

@@ -23,6 +23,8 @@ from offline_train.processes import place, wait
 
 #: `report(done, total, tokens per second)`
 Report = Callable[[int, int, float], None]
+#: the folder of all stores, below the cache
+POOLED = "pooled"
 _KEY = 16
 _CHUNK_SECONDS = 30.0  # a kill costs no more than this
 
@@ -54,7 +56,7 @@ class PooledStore:
     def __init__(self, llm: LLM, cache: str | Path, most_tokens: int) -> None:
         self.llm, self.most_tokens = llm, most_tokens
         self.fingerprint = f"{llm.fingerprint()}-{llm.precision}"
-        self.folder = Path(cache) / "pooled" / f"{self.fingerprint}-{most_tokens}"
+        self.folder = Path(cache) / POOLED / f"{self.fingerprint}-{most_tokens}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self._vectors: dict[bytes, np.ndarray] = {}
         self._read: set[str] = set()

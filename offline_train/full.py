@@ -21,7 +21,8 @@ import numpy as np
 import torch
 
 from offline_train import llm_texts
-from offline_train.alignment import Aligned, AlignmentConfig, align
+from offline_train.alignment import Aligned, align
+from offline_train.alignment_config import AlignmentConfig
 from offline_train.alignment_model import TextMap
 from offline_train.config_keys import check_keys
 from offline_train.corpus import Corpus, Split, leave_one_out, temporal_split

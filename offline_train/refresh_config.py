@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct, field
 
-from offline_train.alignment import AlignmentConfig
+from offline_train.alignment_config import AlignmentConfig
 from offline_train.config_keys import check_keys
 from offline_train.distill import DistillConfig
 from offline_train.finetuning import FinetuneConfig

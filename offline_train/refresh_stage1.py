@@ -17,10 +17,11 @@ import msgspec
 import torch
 
 from offline_train import llm_texts
-from offline_train.alignment import CHECKPOINT, AlignmentConfig
+from offline_train.alignment import CHECKPOINT
+from offline_train.alignment_config import AlignmentConfig
 from offline_train.alignment_model import TextMap
 from offline_train.corpus import Corpus, Split
-from offline_train.embedding import CorpusTexts, PooledStore
+from offline_train.embedding import POOLED, CorpusTexts, PooledStore
 from offline_train.full import FullConfig, llm_vectors
 from offline_train.llm import LLM
 from offline_train.refresh_config import Stage1Config
@@ -28,7 +29,7 @@ from offline_train.stages import Work
 from offline_train.text import TEXT_DIM, TextVectors
 
 _DAY_MS = 24 * 3600 * 1000
-_LORA, _MAP, _START, _ABOUT = "lora.pt", "map.pt", "start.pt", "about.json"
+_LORA, _MAP, _START, _ABOUT, _STORES = "lora.pt", "map.pt", "start.pt", "about.json", "stores.json"
 
 #: `stage(what)`
 Stage = Callable[[str], None]
@@ -49,8 +50,21 @@ def texts_by_llm(
         folder = work.folder / "stage1" / str(int(time.time() * 1000))
         folder.parent.mkdir(exist_ok=True)
         os.rename(made, folder)
-        shutil.rmtree(_cache(work) / "stage1", ignore_errors=True)  # the state it could have gone on from
-    return _embed(config, align, work, corpus, split, folder, stage)
+    texts = _embed(config, align, work, corpus, split, folder, stage)
+    _sweep(work, folder)
+    return texts
+
+
+def _sweep(work: Work, kept: Path) -> None:
+    """Remove older alignments, what they read, and the state that the newest could have gone on from."""
+    shutil.rmtree(_cache(work) / "stage1", ignore_errors=True)
+    for other in (work.folder / "stage1").iterdir():
+        if other != kept:
+            shutil.rmtree(other, ignore_errors=True)
+    needed = set(msgspec.json.decode((kept / _STORES).read_bytes()))
+    for store in (_cache(work) / POOLED).iterdir():
+        if store.name not in needed:
+            shutil.rmtree(store, ignore_errors=True)
 
 
 def _newest(config: Stage1Config, align: AlignmentConfig, work: Work) -> Path | None:
@@ -84,6 +98,7 @@ def _embed(
     texts = CorpusTexts.of(corpus.log, split.valid_ms)
     llm = LLM.load(config.llm, _cache(work))
     llm.compute_in_bf16_if_possible()
+    before = PooledStore(llm, _cache(work), align.text_tokens).folder.name  # the next alignment begins with these
     llm.add_lora(align.lora)
     llm.load_lora(torch.load(folder / _LORA, map_location="cpu", weights_only=True))
     llm.merge()
@@ -92,7 +107,9 @@ def _embed(
     def advance(done: int, total: int, rate: float) -> None:
         told(done, total, f"{rate:,.0f} tokens/s")
 
-    pooled = PooledStore(llm, _cache(work), align.text_tokens).vectors(texts.distinct, advance)
+    store = PooledStore(llm, _cache(work), align.text_tokens)
+    pooled = store.vectors(texts.distinct, advance)
+    (folder / _STORES).write_bytes(msgspec.json.encode([before, store.folder.name]))
     weights = torch.load(folder / _MAP, map_location="cpu", weights_only=True)
     mapping = TextMap(llm.dim, TEXT_DIM)
     mapping.load_state_dict(weights)

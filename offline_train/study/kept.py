@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model_runtime.bundle import Bundle
-from offline_train.alignment import AlignmentConfig
+from offline_train.alignment_config import AlignmentConfig
 from offline_train.corpus import Corpus, Split
 from offline_train.deployed import BundleScorer
 from offline_train.distill import DistillConfig
@@ -25,42 +25,13 @@ from offline_train.text import text_vectors
 #: the task of the deployed model
 JOINT = "joint"
 _CODE = Path(__file__).parents[1]
-#: modules that do not decide the content of a bundle trained on given texts; every other one does, also those yet to be
-#: written. (What stage 1 made is named by its own configuration.)
+#: modules that do not decide the content of a bundle trained on given texts, and how names of others of that kind begin;
+#: every other one does, also those yet to be written. (What stage 1 made is named by its own configuration.)
 _NOT_TRAINING = (
-    "alignment",
-    "alignment_losses",
-    "alignment_model",
-    "alignment_samples",
-    "archived",
-    "baselines",
-    "cold",
-    "comparison",
-    "curves",
-    "deployed",
-    "embedding",
-    "evaluation",
-    "fitting",
-    "full",
-    "gate",
-    "llm",
-    "processes",
-    "prompts",
-    "protocols",
-    "refresh",
-    "refresh_config",
-    "refresh_live",
-    "refresh_plan",
-    "config_keys",
-    "refresh_stage1",
-    "refresh_report",
-    "refresh_texts",
-    "report",
-    "report_parts",
-    "results",
-    "served",
-    "stage1_curves",
+    *("archived", "baselines", "cold", "comparison", "config_keys", "curves", "deployed", "embedding", "evaluation"),
+    *("fitting", "full", "gate", "llm", "processes", "prompts", "protocols", "results", "served", "stage1_curves"),
 )
+_NOT_TRAINING_EITHER = ("alignment", "refresh", "report")
 
 
 @dataclass(frozen=True)
@@ -130,5 +101,11 @@ def _digest(files: Sequence[Path], extra: bytes = b"") -> str:
 
 
 # Taken when the code is loaded, so that a file changed during a long run does not name what the old code made.
-_CODE_DIGEST = _digest([path for path in sorted(_CODE.glob("*.py")) if path.stem not in _NOT_TRAINING])
+_CODE_DIGEST = _digest(
+    [
+        path
+        for path in sorted(_CODE.glob("*.py"))
+        if path.stem not in _NOT_TRAINING and not path.stem.startswith(_NOT_TRAINING_EITHER)
+    ]
+)
 _SOURCES_DIGEST = _digest(sorted((_CODE / "sources").glob("*.py")))

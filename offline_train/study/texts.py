@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from offline_train import llm_texts
-from offline_train.alignment import AlignmentConfig
+from offline_train.alignment_config import AlignmentConfig
 from offline_train.alignment_samples import DrawConfig
 from offline_train.corpus import Corpus, Split
 from offline_train.full import FullConfig, llm_vectors

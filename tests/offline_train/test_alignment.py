@@ -15,7 +15,8 @@ pytest.importorskip("peft")
 import tastes  # noqa: E402
 import tiny_llm  # noqa: E402
 
-from offline_train.alignment import AlignmentConfig, align, drawn_texts  # noqa: E402
+from offline_train.alignment import align  # noqa: E402
+from offline_train.alignment_config import AlignmentConfig  # noqa: E402
 from offline_train.alignment_samples import AlignmentBatch, DrawConfig, Drawer  # noqa: E402
 from offline_train.corpus import Corpus, temporal_split  # noqa: E402
 from offline_train.embedding import CorpusTexts, PooledStore  # noqa: E402
@@ -157,6 +158,13 @@ def test_two_processes_give_the_losses_of_one(data, tmp_path):
     # Some gradients are zero but for rounding (of keys' biases, which softmax cancels), and Adam makes whole steps of
     # them: from the second step on, the order in which floats were added shows.
     assert np.array(points) == pytest.approx(np.array(expected), rel=1e-2)
+
+
+def drawn_texts(drawn):
+    """Every text that the SR or the LLM is shown of some samples, targets not included."""
+    shown = {piece for d in drawn for piece in d.prompt if isinstance(piece, int)}
+    shown |= {text for d in drawn for pair in d.videos for text in pair} | {d.query for d in drawn}
+    return shown | {text for d in drawn for title, texts in d.comments for text in (title, *texts)}
 
 
 def test_no_target_text_is_shown_to_either_side():

@@ -352,7 +352,9 @@ def test_a_language_model_is_aligned_now_and_then_and_reads_what_is_new(
     (kept,) = (tmp_path / "work" / "stage1").iterdir()
     kept.rename(kept.with_name(str(int(kept.name) - 31 * 24 * 3600 * 1000)))
     refresh(settings, release=promote)
-    assert len(list((tmp_path / "work" / "stage1").iterdir())) == 2
+    (newest,) = (tmp_path / "work" / "stage1").iterdir()
+    assert newest.name > kept.name, "the old one is gone, and what it read"
+    assert len(list((tmp_path / "work" / "llm" / "pooled").iterdir())) == 2
 
 
 def test_mistakes_in_stage_1_are_named(folder: Path, tmp_path: Path) -> None:

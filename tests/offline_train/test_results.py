@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from infra.cli import main
 from offline_train import results
-from offline_train.alignment import AlignmentConfig
+from offline_train.alignment_config import AlignmentConfig
 from offline_train.alignment_samples import DrawConfig
 from offline_train.deployed import NAME
 from offline_train.finetuning import FinetuneConfig

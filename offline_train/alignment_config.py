@@ -1,0 +1,56 @@
+"""What stage 1 is told, and what it tells of each step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from offline_train.alignment_losses import TEMPERATURE
+from offline_train.alignment_samples import DrawConfig
+from offline_train.llm import LoraSettings
+
+
+@dataclass(frozen=True)
+class AlignmentConfig:
+    """The paper's values, but for those marked ours."""
+
+    draw: DrawConfig = field(default_factory=DrawConfig)
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    samples: int = 0  #: how many training samples, 0: all of them, once
+    batch: int = 128  #: of all processes together
+    learning_rate: float = 3e-4
+    head_learning_rate: float = 3e-4  #: ours: while the heads learn alone; beside the LLM it is `learning_rate`
+    warmup: float = 0.03
+    temperature: float = TEMPERATURE
+    rec: float = 1.0
+    align: float = 0.5
+    behaviour: float = 1.0  #: of the behaviour contrast in L_align; 0 in an ablation
+    z: float = 1.0  #: of the InfoNCE with z in L_align; 0 in an ablation
+    dropout: float = 0.3  #: the SR's
+    text_tokens: int = 64  #: of a text, the first so many are read
+    micro_tokens: int = 1024  #: ours: tokens that are read at once with gradients
+    live_histories: bool = False  #: ours
+    head_samples: int = 0  #: ours: for `head_epochs`; 0: as many as `samples`
+    head_epochs: int = 0  #: ours
+    z_samples: int = 0  #: ours: prompts that are read once, without gradients, to begin the map to z ...
+    z_steps: int = 200  #: ... in so many steps
+    replay: int = 0  #: ours: steps of the heads after each step of the LLM ...
+    replay_batches: int = 8  #: ... over the last so many batches
+    checkpoint_gradients: bool = False
+    checkpoint_steps: int = 5
+    seed: int = 0
+    threads: int = 2
+
+
+@dataclass(frozen=True)
+class Step:
+    """One point of the curves: losses of a batch before it was learned from, in nats. LLM-free steps have no `lm`."""
+
+    step: int
+    lm: float
+    rec: float
+    rec_chance: float
+    behaviour: float
+    z: float
+    z_chance: float
+    tokens: int
+    seconds: float
