@@ -9,13 +9,12 @@ from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
 
-import msgspec
-
 from offline_train.comparison import HEADLINE, ORACLE, Row, compare, headline, rows
 from offline_train.deployed import LIVE_NAME, NAME
 from offline_train.evaluation import Result
+from offline_train.figures import saved, tidy
 from offline_train.metrics import CUTOFFS, METRICS
-from offline_train.report_parts import Part, how_of, keep
+from offline_train.report_parts import Part, how_of, keep, keep_rows
 from offline_train.study import ablation_report, over_time, text_report
 
 #: columns of the tables; at 1 the three metrics are one figure
@@ -131,8 +130,9 @@ def write_report(studies: Sequence[Study], out: Path, *, how: Sequence[str]) -> 
     ]
     document = out / "results.md"
     document.write_text("\n".join(text).rstrip() + "\n", encoding="utf-8")
-    rows = msgspec.json.encode([row for part in parts for row in part.rows])
-    (out / "results.json").write_bytes(msgspec.json.format(rows, indent=1) + b"\n")
+    # Of no target there is no mean.
+    found = [row for study in studies for row in study.rows() if isfinite(row.mean)]
+    keep_rows(found, [study.data for study in studies], parts, out / "results.json")
     return document
 
 
@@ -152,7 +152,6 @@ def _part(study: Study, pictures: Path, how: Sequence[str]) -> Part:
         _bar(study),
         "\n".join(section),
         [*how, _versions()],
-        [row for row in study.rows() if isfinite(row.mean)],  # of no target there is no mean
     )
 
 
@@ -180,13 +179,9 @@ def draw(study: Study, path: Path) -> Path:
         axis.set_title(f"{_TASKS[task]}, {protocol}", fontsize=10)
         axis.set_xlabel("NDCG@10")
         axis.set_xlim(0, max(means, default=0) * 1.22 or 1)
-        axis.tick_params(labelsize=8)
-        axis.spines[["top", "right"]].set_visible(False)
+        tidy(axis)
     figure.suptitle(f"{study.data}, {study.results[0].split} split")
-    # Without the writer's name and version, the same figures give the same bytes.
-    figure.savefig(path, dpi=120, metadata={"Software": None})
-    plt.close(figure)
-    return path
+    return saved(figure, path)
 
 
 def _overview(study: Study) -> list[str]:

@@ -12,7 +12,7 @@ from offline_train.comparison import Row
 
 
 class Part(Struct, frozen=True):
-    """What `results.md` and `results.json` have of one data set. The lists hold lines of tables, or bullets."""
+    """What `results.md` has of one data set. The lists hold lines of tables, or bullets."""
 
     slug: str
     data: str
@@ -21,7 +21,6 @@ class Part(Struct, frozen=True):
     required: list[str]
     section: str
     how: list[str]
-    rows: list[Row]
 
 
 def keep(parts: Sequence[Part], folder: Path) -> list[Part]:
@@ -31,6 +30,14 @@ def keep(parts: Sequence[Part], folder: Path) -> list[Part]:
         (folder / f"{part.slug}.json").write_bytes(text + b"\n")
     files = sorted(folder.glob("*.json"))
     return [msgspec.json.decode(file.read_bytes(), type=Part) for file in files]
+
+
+def keep_rows(new: Sequence[Row], done: Sequence[str], parts: Sequence[Part], file: Path) -> None:
+    """Put the rows of the data sets in `done` into the file, beside those that it has of the other parts."""
+    others = {part.data for part in parts} - set(done)
+    old = msgspec.json.decode(file.read_bytes(), type=list[Row]) if file.exists() else []
+    rows = sorted([*new, *(row for row in old if row.data in others)], key=lambda row: row.data)
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(rows), indent=1) + b"\n")
 
 
 def how_of(parts: Sequence[Part]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from offline_train.comparison import Verdict, compare, headline
 from offline_train.deployed import LIVE_NAME
 from offline_train.evaluation import Result
+from offline_train.figures import saved, tidy
 
 _TASKS = {"video": "Videos", "comment": "Comments"}
 
@@ -59,9 +60,6 @@ def _draw(title: str, bars: dict[str, list[tuple[str, Verdict]]], path: Path) ->
         axis.axvline(0, color="black", linewidth=0.8)
         axis.set_title(panel, fontsize=10)
         axis.set_xlabel("difference in NDCG@10 (whiskers: 1.96 standard errors)")
-        axis.tick_params(labelsize=8)
-        axis.spines[["top", "right"]].set_visible(False)
+        tidy(axis)
     figure.suptitle(f"{title}: live signals less a part")
-    figure.savefig(path, dpi=120, metadata={"Software": None})
-    plt.close(figure)
-    return path
+    return saved(figure, path)

@@ -25,11 +25,23 @@ from offline_train.text import text_vectors
 #: the task of the deployed model
 JOINT = "joint"
 _CODE = Path(__file__).parents[1]
-#: modules that do not decide the content of a bundle trained on given texts, and how names of others of that kind begin;
+#: modules that do not decide the content of a bundle trained on given texts, and how names of others like that begin;
 #: every other one does, also those yet to be written. (What stage 1 made is named by its own configuration.)
 _NOT_TRAINING = (
     *("archived", "baselines", "cold", "comparison", "config_keys", "curves", "deployed", "embedding", "evaluation"),
-    *("fitting", "full", "gate", "llm", "processes", "prompts", "protocols", "results", "served", "stage1_curves"),
+    *(
+        "figures",
+        "fitting",
+        "full",
+        "gate",
+        "llm",
+        "processes",
+        "prompts",
+        "protocols",
+        "results",
+        "served",
+        "stage1_curves",
+    ),
 )
 _NOT_TRAINING_EITHER = ("alignment", "refresh", "report")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from offline_train.cold import STUDENT, TEACHER
 from offline_train.comparison import HEADLINE, compare, rows
 from offline_train.evaluation import Result
+from offline_train.figures import saved, tidy
 from offline_train.study.texts import FULL, RAW
 
 _TASKS = {"video": "Videos", "comment": "Comments"}
@@ -121,9 +122,6 @@ def _draw(data: str, panels: Mapping[tuple[str, str], Found], path: Path) -> Pat
         axis.grid(axis="y", alpha=0.3)
         axis.set_title(f"{_TASKS[task]}, {protocol}", fontsize=10)
         axis.set_xlabel("NDCG@10 (whiskers: standard deviation over seeds)")
-        axis.tick_params(labelsize=7)
-        axis.spines[["top", "right"]].set_visible(False)
+        tidy(axis, 7)
     figure.suptitle(f"{data}: the SR on other texts, and less parts of stage 1")
-    figure.savefig(path, dpi=120, metadata={"Software": None})
-    plt.close(figure)
-    return path
+    return saved(figure, path)
