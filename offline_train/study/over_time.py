@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from offline_train.comparison import Row
 from offline_train.evaluation import Result
+from offline_train.figures import saved
 from offline_train.metrics import per_target
 
 TENTHS = 10
@@ -78,6 +79,4 @@ def draw(
         axis.legend(fontsize=7)
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
-    figure.savefig(path, dpi=120, metadata={"Software": None})
-    plt.close(figure)
-    return path
+    return saved(figure, path)

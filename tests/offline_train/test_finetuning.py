@@ -92,6 +92,29 @@ def test_a_model_that_knows_nothing_is_never_chosen_and_one_that_counted_may_be(
     assert counted.best_epoch == 0
 
 
+def test_a_start_from_counts_does_not_lean_on_axes_that_stage_1_has_turned(data):
+    corpus, split, texts = data
+    config = dataclasses.replace(QUICK, epochs=0)
+    seen = {}
+
+    class Spied(SR):
+        def start_from_counts(self, factors, popularity, titles, prior, axes=None):
+            seen.setdefault("axes", axes)
+            super().start_from_counts(factors, popularity, titles, prior, axes)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("offline_train.finetuning.SR", Spied)
+        finetune(*data, config, small(corpus))
+        assert seen.pop("axes") is None
+        backwards = 3 * torch.eye(16, texts.video.shape[1]).flip(0)
+        aligned = dataclasses.replace(texts, start={"text.weight": backwards})
+        finetune(corpus, split, aligned, config, small(corpus))
+    titles = torch.from_numpy(texts.video) @ backwards.T
+    along = (titles @ seen["axes"]).square().sum(0)
+    assert along.argmin() == 15
+    assert along[-1] <= titles.square().sum(0).min() * (1 + 1e-4)
+
+
 def test_profiles_start_from_the_half_life_that_ranks_best():
     """What a user watches next is of the kind of the last two, and of no other."""
     random = np.random.default_rng(0)

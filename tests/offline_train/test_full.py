@@ -66,6 +66,10 @@ def test_the_vectors_come_by_the_door_of_the_others(ran):
     assert vectors.video.shape == (24, 256)
     assert vectors.start is not None
     assert text_vectors(log, f"llm-text:{texts}").start is None
+    early = vectors.comment[log.first_seen_comment < np.median(log.first_seen_comment)]
+    spread = np.square(early).mean(0)
+    assert np.linalg.norm(early, axis=1).mean() == pytest.approx(1, abs=0.15)
+    assert spread[:8].sum() > 0.5 * spread.sum(), "strongest axes first, as stage 2 expects them"
     same = [i for i, text in enumerate(log.comment_texts) if text == log.comment_texts[0]]
     assert (vectors.comment[same] == vectors.comment[0]).all()
     llm_texts.write(folder / "few", ["another text"], np.zeros((1, 256)), {})
