@@ -90,6 +90,14 @@ def test_reads_gzip_and_counts_a_repeated_event_once(folder):
     assert np.array_equal(again.ts_ms, plain.ts_ms)
 
 
+def test_one_id_for_a_view_and_an_interaction_is_two_events() -> None:
+    one = VideoView("e", "u", "v", 5, 1_000)
+    log = Log.build(
+        [], [one, CommentInteraction("e", "u", "v", "c", 5, "like"), one, VideoView("e", "w", "v", 5, 1_000)]
+    )
+    assert sorted(zip(log.kind.tolist(), log.user.tolist(), strict=True)) == [(VIEW, 0), (VIEW, 1), (INTERACTION, 0)]
+
+
 def test_a_bad_line_is_named(folder):
     with (folder / "video-views.jsonl").open("a") as file:
         file.write('{"event_id": "x", "user_id": "u", "video_id": "v", "watch_ms": 1}\n')

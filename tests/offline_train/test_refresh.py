@@ -305,6 +305,10 @@ def test_a_language_model_is_aligned_now_and_then_and_reads_what_is_new(
     import tiny_llm
 
     from offline_train import alignment, embedding, refresh_stage1
+    from offline_train import refresh as refreshing
+    from offline_train.corpus import Corpus, Split
+    from offline_train.finetuning import Finetuned
+    from offline_train.text import TextVectors
 
     stage1 = {"every_days": 30, "llm": str(tiny_llm.make(tmp_path / "model")), "options": STAGE1}
     log = shutil.copytree(folder, tmp_path / "log")
@@ -320,6 +324,14 @@ def test_a_language_model_is_aligned_now_and_then_and_reads_what_is_new(
             raise KeyboardInterrupt
         return step(self, number, began)
 
+    starts: list[bool] = []
+    trained = refreshing.finetune
+
+    def started(corpus: Corpus, split: Split, texts: TextVectors, *rest: object, **more: object) -> Finetuned:
+        starts.append(texts.start is not None)
+        return trained(corpus, split, texts, *rest, **more)
+
+    monkeypatch.setattr(refreshing, "finetune", started)
     monkeypatch.setattr(alignment._Run, "_step", killed)
     with pytest.raises(KeyboardInterrupt):
         refresh(settings, release=promote)
@@ -345,6 +357,7 @@ def test_a_language_model_is_aligned_now_and_then_and_reads_what_is_new(
     again = refresh(settings, release=promote)
     assert again.outcome == "published", again.why
     assert read == ["A title that nobody has read"]
+    assert starts == [True, False], "the first from what stage 1 left, the second from what serves"
     assert json.loads(again.report.read_text())["training"]["start"] == "serving"
 
     # When the alignment is too old, there is a new one.
