@@ -110,11 +110,11 @@ def run(
     folder = work / f"sasrec-{key.hexdigest()[:12]}"
     if not folder.is_dir():
         part = folder.with_name(f".{folder.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+        part.mkdir(parents=True, exist_ok=True)  # one that is there was left by a kill, and goes on
         np.savez(part / "task.npz", **task)  # type: ignore[arg-type]
         _train(environment(work), part, given, report)
         (part / "task.npz").unlink()
+        shutil.rmtree(part / "checkpoints")
         part.replace(folder)
     else:
         for line in (folder / "epochs.jsonl").read_text().splitlines():

@@ -6,7 +6,7 @@ It imports nothing of this project, which needs other versions of NumPy. TASK.np
 `valid`, `<part>_items` and `<part>_offsets` (histories, oldest first) and `<part>_target`; for `test` no target; and
 `count`, how many items there are. OUT.npz gets `users` [n, d] of the test histories (zeros for an empty one), `items`
 [count, d], and `known` [count], which of them training had; scores are dot products, as in the model's own
-`full_sort_predict`, to which they are compared. A line of JSON on standard output tells of every epoch.
+`full_sort_predict`, to which they are compared. A line of JSON on standard output tells of every epoch. A training that was killed goes on from its last whole epoch (the folder `checkpoints` beside OUT.npz).
 
 The model, its defaults, its data loader, its trainer and its early stopping are RecBole's (Zhao et al., CIKM 2021).
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import sys
 import tempfile
 import time
@@ -48,6 +49,8 @@ SETTINGS: dict[str, Any] = {
     "state": "ERROR",
 }
 _CHUNK = 512
+#: what RecBole's trainer knows of the epochs behind it
+_STATE = ("epoch", "lines", "cur_step", "best_valid_score", "best_valid_result", "saved_model_file")
 
 
 def main(task_path: str, out_path: str, settings: str) -> None:
@@ -57,6 +60,7 @@ def main(task_path: str, out_path: str, settings: str) -> None:
     torch.load = _trusting(torch.load)
     with np.load(task_path) as arrays:
         task = {name: arrays[name] for name in arrays.files}
+    kept = Path(out_path).with_name("checkpoints")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / NAME
         folder.mkdir()
@@ -65,7 +69,7 @@ def main(task_path: str, out_path: str, settings: str) -> None:
         config = Config(
             model="SASRec",
             dataset=NAME,
-            config_dict=SETTINGS | given | {"data_path": scratch, "checkpoint_dir": str(Path(scratch) / "saved")},
+            config_dict=SETTINGS | given | {"data_path": scratch, "checkpoint_dir": str(kept)},
         )
         logging.getLogger().setLevel(logging.ERROR)
         init_seed(config["seed"], config["reproducibility"])
@@ -74,6 +78,7 @@ def main(task_path: str, out_path: str, settings: str) -> None:
         init_seed(config["seed"], config["reproducibility"])
         model = SASRec(config, train.dataset)
         trainer = _Telling(config, model)
+        trainer.go_on(train)
         trainer.fit(train, valid, verbose=False, saved=True, show_progress=False)
         best = torch.load(trainer.saved_model_file)
         model.load_state_dict(best["state_dict"])
@@ -85,21 +90,62 @@ def main(task_path: str, out_path: str, settings: str) -> None:
 
 
 class _Telling(Trainer):
-    """RecBole's trainer, which says how long each epoch took and what it reached."""
+    """RecBole's trainer, which says how long each epoch took and what it reached, and goes on after a kill.
 
-    def _train_epoch(self, *args: Any, **kwargs: Any) -> Any:
+    RecBole keeps its best epoch only; what stands before each epoch is kept here as well, random generators included,
+    so that a training that was killed ends like one that was not.
+    """
+
+    epoch = 0
+    lines: tuple[str, ...] = ()
+
+    def _train_epoch(self, train_data: Any, *args: Any, **kwargs: Any) -> Any:
+        self._keep(train_data)
         wall, cpu = time.perf_counter(), time.process_time()
-        loss = super()._train_epoch(*args, **kwargs)
+        loss = super()._train_epoch(train_data, *args, **kwargs)
         self.told = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu, "loss": loss}
         return loss
 
     def _valid_epoch(self, *args: Any, **kwargs: Any) -> Any:
         score, result = super()._valid_epoch(*args, **kwargs)
-        self.epoch = getattr(self, "epoch", 0) + 1
-        print(
-            json.dumps({"epoch": self.epoch, "valid": {k: float(v) for k, v in result.items()}} | self.told), flush=True
-        )
+        self.epoch += 1
+        line = json.dumps({"epoch": self.epoch, "valid": {k: float(v) for k, v in result.items()}} | self.told)
+        self.lines = (*self.lines, line)
+        print(line, flush=True)
         return score, result
+
+    def _keep(self, train_data: Any) -> None:
+        whole, part = self._last, self._last.with_suffix(".part")
+        state = {
+            **{name: getattr(self, name) for name in _STATE},
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": (random.getstate(), np.random.get_state(), torch.get_rng_state()),
+            "order": train_data.generator.get_state(),
+        }
+        torch.save(state, part)
+        part.replace(whole)
+
+    def go_on(self, train_data: Any) -> None:
+        """From where a training of the same folder was killed, if one was; its epochs are told again."""
+        if not self._last.exists():
+            return
+        state = torch.load(self._last)
+        for name in _STATE:
+            setattr(self, name, state[name])
+        self.start_epoch = self.epoch
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        random.setstate(state["random"][0])
+        np.random.set_state(state["random"][1])
+        torch.set_rng_state(state["random"][2])
+        train_data.generator.set_state(state["order"])
+        for line in self.lines:
+            print(line, flush=True)
+
+    @property
+    def _last(self) -> Path:
+        return Path(self.checkpoint_dir) / "last.pt"
 
 
 def _write(task: dict[str, np.ndarray], part: str, path: Path) -> None:
