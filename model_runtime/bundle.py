@@ -111,6 +111,11 @@ class Bundle:
     neighbours: Neighbours | None = None  #: None: nothing is related to anything
     step_weights: StepWeights | None = None  #: None: steps are taken by the graphs alone
 
+    def __repr__(self) -> str:
+        """What it is, and not its tables."""
+        counts = f"{len(self.video_ids):,} videos, {len(self.comment_ids):,} comments"
+        return f"<Bundle {self.version} in {self.path}: {counts}>"
+
     @property
     def version(self) -> str:
         return self.manifest.version

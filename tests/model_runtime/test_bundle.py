@@ -56,6 +56,7 @@ def test_what_is_written_is_what_opens(intact: Path) -> None:
     assert (bundle.version, bundle.dim, bundle.window) == ("20250101T000000Z-test", 8, 6)
     assert bundle.video_ids.tolist() == MODEL.video_ids
     assert bundle.comment_ids.tolist() == MODEL.comment_ids
+    assert repr(bundle) == f"<Bundle 20250101T000000Z-test in {intact}: 7 videos, 9 comments>"
     for name, array in MODEL.arrays.items():
         np.testing.assert_array_equal(getattr(bundle, name), array)
         assert not getattr(bundle, name).flags.writeable
