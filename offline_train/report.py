@@ -52,6 +52,7 @@ class Study:
     `ablation` are variants of the model with live signals, the whole one among them; `span` is when the test begins
     and ends, Unix ms, where there is such a time. `texts` are the SR on other text vectors, and less parts of stage 1;
     `texts_how` says how they were made. `cold` are targets that came after training, by the student and its teacher.
+    `how` says how the models were trained, where it was not as usual.
     """
 
     data: str
@@ -63,6 +64,7 @@ class Study:
     texts: list[Result] = field(default_factory=list)
     texts_how: str = ""
     cold: list[Result] = field(default_factory=list)
+    how: list[str] | None = None
 
     def of(self, task: str, protocol: str) -> dict[str, list[Result]]:
         """Results by model, in the order of the tables: the deployed model last but for the oracle."""
@@ -109,7 +111,8 @@ def is_baseline(model: str) -> bool:
 def write_report(studies: Sequence[Study], out: Path, *, how: Sequence[str]) -> Path:
     """Write `out/results.md`, `out/results.json` and what is in `out/results`; returns the document.
 
-    Data sets that are not among `studies` keep what was written of them before. `how` says how the models were trained.
+    Data sets that are not among `studies` keep what was written of them before. `how` says how the models were
+    trained, but for studies that say so themselves.
     """
     pictures = out / "results"
     pictures.mkdir(parents=True, exist_ok=True)
@@ -151,7 +154,7 @@ def _part(study: Study, pictures: Path, how: Sequence[str]) -> Part:
         _deployed(study),
         _bar(study),
         "\n".join(section),
-        [*how, _versions()],
+        [*(how if study.how is None else study.how), _versions()],
     )
 
 

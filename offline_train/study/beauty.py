@@ -60,7 +60,8 @@ def study(
         found = recbole.run(_task(data), {"seed": seed, "threads": threads}, work, epochs.append)
         results.append(_result(recbole.NAME, rank_unseen(_dot(found), history, target)))
         facts.append(_speed([{"curve": [e for e in epochs if "epoch" in e]}], recbole.NAME))
-    return Study(DATA, SLUG, results, facts)
+    made = f"{MODEL} is trained from scratch with {seeds} seed{'s' * (seeds > 1)}: `lsvcr evaluate results`."
+    return Study(DATA, SLUG, results, facts, how=[made])
 
 
 def trained(

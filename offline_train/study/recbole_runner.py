@@ -6,7 +6,8 @@ It imports nothing of this project, which needs other versions of NumPy. TASK.np
 `valid`, `<part>_items` and `<part>_offsets` (histories, oldest first) and `<part>_target`; for `test` no target; and
 `count`, how many items there are. OUT.npz gets `users` [n, d] of the test histories (zeros for an empty one), `items`
 [count, d], and `known` [count], which of them training had; scores are dot products, as in the model's own
-`full_sort_predict`, to which they are compared. A line of JSON on standard output tells of every epoch. A training that was killed goes on from its last whole epoch (the folder `checkpoints` beside OUT.npz).
+`full_sort_predict`, to which they are compared. A line of JSON on standard output tells of every epoch. A
+training that was killed goes on from its last whole epoch (the folder `checkpoints` beside OUT.npz).
 
 The model, its defaults, its data loader, its trainer and its early stopping are RecBole's (Zhao et al., CIKM 2021).
 """

@@ -12,6 +12,7 @@ from tests.benchmarks.results import Curve, Figure, Picture, Result
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter
 
 _INTRODUCTION = """\
 # Performance
@@ -92,6 +93,9 @@ def draw(picture: Picture, path: Path) -> None:
                 axes.fill_between(curve.x, curve.low, curve.high, color=line.get_color(), alpha=0.2)
         if picture.x_log:
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         if picture.y_log:
             axes.set_yscale("log")
         else:
