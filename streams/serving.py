@@ -16,7 +16,7 @@ class Scores(Protocol):
     version: str
 
     def score(self, requests: Sequence[Request]) -> list[Ranking]:
-        """One ranking per request; runs in a thread."""
+        """One ranking per request; one call at a time, a large one in a thread."""
 
 
 @dataclass(frozen=True)

@@ -115,24 +115,23 @@ def run(folder: Path, *, rounds: int, quick: bool, names: list[str]) -> dict[str
             lane.highest(feeder, 500)
         highest = lanes[0].highest(feeder, 1_500 if quick else 5_000)
         print(f"  highest rate: {highest:,.0f} events/s", flush=True)
-        for number in range(0 if quick else -1, rounds):
+        for load in LOADS if not quick else ():  # does not count
+            for lane in lanes:
+                lane.stretch(feeder, highest * load / 100, int(highest * load / 100 * seconds))
+        for number in range(rounds):
             for load in LOADS:
                 rate = highest * load / 100
                 took = {}
                 for lane in lanes if number % 2 == 0 else lanes[::-1]:
                     took[lane.echo] = lane.stretch(feeder, rate, int(rate * seconds))
-                    if number < 0:
-                        continue
                     for where, some in took[lane.echo].items():
                         pooled[load, where, lane.echo].append(some)
-                for where in WHERE if number >= 0 else ():
+                for where in WHERE:
                     for quantile, share in QUANTILES.items():
                         name = f"latency-vs-echo-{load}-{quantile}-{where}"
                         pairs[name].append(_pair(np.quantile(took[echo][where], share) for echo in (False, True)))
                         a, b = pairs[name][-1]
                         print(f"  round {number + 1}/{rounds}: {name}: {a:.1f} ms against {b:.1f} ms", flush=True)
-            if number < 0:
-                continue
             first = _after_silence(feeder, lanes, silence)
             for where in WHERE:
                 name = f"latency-vs-echo-after-silence-{where}"
