@@ -1,9 +1,9 @@
-"""Batch intake: Faust's transport, changed in one place, so that what a poll brought is handed over whole.
+"""Batch intake: Faust's transport, changed in one place, so that records are handed over as they were read, together.
 
 Faust's own path for one record (two asyncio tasks, an Event, sensors, an ack) costs more than everything that this
 project does with it. Here the records of the event topics go, per partition and in slices, to one handler, and those of
 the state's changelog (recovery, standbys) to the table. Group membership, assignment, and when to recover what stay
-Faust's.
+Faust's; aiokafka reads changelogs for it. Events are read by `streams.fetcher`, from where Faust would seek.
 
 Commits are a watermark per partition: the handler says up to which offset everything is confirmed by the broker, and
 only that is committed. Nothing is acknowledged event by event.
@@ -19,14 +19,17 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, cast
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING
 from faust.transport.drivers.aiokafka import Consumer as FaustConsumer
 from faust.transport.drivers.aiokafka import Transport as FaustTransport
+from faust.transport.drivers.aiokafka import server_list
 from faust.types import TP
 
+from streams.fetcher import Fetcher
 from streams.table import UserStateTable
 
-#: Records handed over at once. Between two slices the event loop gets its turn.
+#: Records handed over at once. After so many the event loop gets its turn.
 SLICE_RECORDS = 500
 #: How long one poll waits when nothing comes. It asks for the partitions that flow when it begins: those that are
 #: resumed meanwhile, after a rebalance, wait for its end.
@@ -46,10 +49,10 @@ class SliceHandler(Protocol):
         """Whether so much is in flight that intake has to wait."""
 
     async def has_room(self) -> None:
-        """Return when another slice may be taken (back-pressure reaches the consumer: it does not poll meanwhile)."""
+        """Return when another slice may be taken. No more is read meanwhile: back-pressure reaches the broker."""
 
     def take(self, topic: str, partition: int, records: Sequence[Any]) -> None:
-        """Take one slice: aiokafka records of one partition in offset order."""
+        """Take one slice: records (`streams.fetcher.Record`) of one partition in offset order."""
 
     def taken_up_to(self, topic: str, partition: int) -> int:
         """The offset after the last record taken since the partition became ours; 0 if none was."""
@@ -81,6 +84,55 @@ class BatchConsumer(FaustConsumer):
         self.handler = cast(BatchTransport, self.transport).handler
         self._fetched_in = 0  # the group's generation when the last fetch began
 
+    async def on_start(self) -> None:
+        await super().on_start()
+        transport = cast(BatchTransport, self.transport)
+        self._events = Fetcher(",".join(server_list(transport.url, transport.default_port)), self.app.conf.id)
+        self.add_future(self._deliver())
+
+    # --- events -------------------------------------------------------------------------------------------------------
+
+    async def _deliver(self) -> None:
+        """Hand over what the fetcher read, as long as the assignment it was read for lasts."""
+        events, handed = self._events, 0
+        while not self.should_stop:
+            await events.arrived.wait()
+            if events.failure is not None:
+                raise events.failure
+            if (round_ := events.take()) is None:
+                continue
+            for (topic, partition), batch in round_.read.items():
+                for start in range(0, len(batch), SLICE_RECORDS):
+                    if not await self._may_take(round_.epoch):
+                        break
+                    part = batch[start : start + SLICE_RECORDS]
+                    self.handler.take(topic, partition, part)
+                    handed += len(part)
+                    if handed >= SLICE_RECORDS:  # not after each of many small parts: they are answered together
+                        handed = 0
+                        await asyncio.sleep(0)
+
+    async def _may_take(self, epoch: int) -> bool:
+        """Wait until another slice may be taken; False if it is of an assignment that is over by then."""
+        while self._events.epoch == epoch and not self.should_stop:
+            if not self.flow_active:  # what was read stays ours until partitions are revoked
+                await self.wait(cast(Any, self.can_resume_flow))
+            elif self.handler.full:
+                await self.wait_first(self.handler.has_room(), self.suspend_flow.wait())
+            else:
+                return True
+        return False
+
+    def _are_events(self, tp: TP) -> bool:
+        return tp.topic in self.handler.topics
+
+    def highwater(self, tp: TP) -> int:
+        if self._are_events(tp):
+            return cast(int, self._events.end((tp.topic, tp.partition)))  # None, like Faust's, until it is known
+        return super().highwater(tp)
+
+    # --- changelogs ---------------------------------------------------------------------------------------------------
+
     async def _drain_messages(self, fetcher: Any) -> None:
         try:
             while not (self._stopped.is_set() or fetcher._stopped.is_set()):
@@ -91,10 +143,12 @@ class BatchConsumer(FaustConsumer):
                     continue
                 generation = self._fetched_in
                 for tp, batch in records.items():
+                    if self._are_events(tp):
+                        continue  # fetched before they were paused; ours to read
                     if tp in active or tp in self._buffered_partitions:
                         await self._hand_over(tp, batch, generation)
                     else:  # paused meanwhile
-                        await self._refuse(tp, batch)
+                        await self._refuse(tp)
         except self.consumer_stopped_errors:
             if not self.transport.app.should_stop:
                 raise
@@ -115,32 +169,16 @@ class BatchConsumer(FaustConsumer):
         return await super()._wait_next_records(timeout)
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109 (Faust's own shape)
-        # A copy: Faust's own set may become empty during the fetch, which aiokafka takes for "all partitions".
-        return await super()._getmany(set(active_partitions), timeout)
+        # A copy: Faust's own set may become empty during the fetch, which aiokafka takes for "all partitions". Where
+        # there are but events, they are asked for as well: they are paused, and who never asks leaves the group.
+        others = {tp for tp in active_partitions if not self._are_events(tp)}
+        return await super()._getmany(others or set(active_partitions), timeout)
 
     async def _hand_over(self, tp: TP, batch: Sequence[Any], generation: int) -> None:
-        if tp.topic not in self.handler.topics:
-            if (table := self._table_of(tp)) is not None:
-                await self._restore(table, tp, batch, generation)
-            else:
-                await self._forward_to_faust(tp, batch, generation)
-            return
-        # A seek may have come between the fetch and now: what lies behind the read position was handed over before. The
-        # handler knows better than Faust, which lets event partitions flow shortly before it seeks them to what was
-        # committed: then the read position goes back behind what was taken meanwhile.
-        read = max(self._read_offset[tp] or 0, self.handler.taken_up_to(tp.topic, tp.partition))
-        if batch and batch[0].offset < read:
-            batch = [record for record in batch if record.offset >= read]
-        for start in range(0, len(batch), SLICE_RECORDS):
-            if self.handler.full:
-                await self.wait_first(self.handler.has_room(), self.suspend_flow.wait())
-            if not self._may_go_on(generation):
-                await self._refuse(tp, batch[start:])
-                return
-            part = batch[start : start + SLICE_RECORDS]
-            self.handler.take(tp.topic, tp.partition, part)
-            self._read_offset[tp] = part[-1].offset + 1
-            await asyncio.sleep(0)
+        if (table := self._table_of(tp)) is not None:
+            await self._restore(table, tp, batch, generation)
+        else:
+            await self._forward_to_faust(tp, batch, generation)
 
     async def _restore(self, table: UserStateTable, tp: TP, batch: Sequence[Any], generation: int) -> None:
         """Changelog records of our table: into its store slice by slice, and only the last one to Faust.
@@ -149,7 +187,7 @@ class BatchConsumer(FaustConsumer):
         """
         for start in range(0, len(batch), SLICE_RECORDS):
             if not self._may_go_on(generation):
-                await self._refuse(tp, batch[start:])
+                await self._refuse(tp)
                 return
             # Never an older state over a newer one: before Faust has sought to where recovery begins, a fetch may bring
             # what lies before.
@@ -174,11 +212,9 @@ class BatchConsumer(FaustConsumer):
             done = (recovery.active_offsets if tp in recovery.active_tps else recovery.standby_offsets).get(tp)
         return -1 if done is None else done
 
-    async def _refuse(self, tp: TP, batch: Sequence[Any]) -> None:
+    async def _refuse(self, tp: TP) -> None:
         """See to it that records which can't be taken now are read again."""
-        if tp.topic in self.handler.topics:
-            await self._read_again(tp, batch[0].offset, batch[-1].offset + 1)
-        elif (table := self._table_of(tp)) is not None:
+        if (table := self._table_of(tp)) is not None:
             done = self._restored(table, tp)
             await self._read_again(tp, done + 1, done + 2)
 
@@ -224,21 +260,41 @@ class BatchConsumer(FaustConsumer):
         await self.handler.drain()
         await self.commit_and_end_transactions()
 
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        events = [TopicPartition(*tp) for tp in assigned if self._are_events(tp)]
+        await self._thread.call_thread(_pause, self._thread._ensure_consumer(), events)
+        await super().on_partitions_assigned(assigned, generation_id)
+
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        self._events.assign({})
         await super().on_partitions_revoked(revoked)
         self.handler.revoked()
 
     async def perform_seek(self) -> None:
         # Faust seeks to the committed offsets after each recovery, right before the flow goes on: partitions are ours.
+        # It may seek twice: what was taken in between is not taken again.
         await super().perform_seek()
-        self.handler.assigned((tp.topic, tp.partition) for tp in self.assignment() if tp.topic in self.handler.topics)
+        ours = [(tp.topic, tp.partition) for tp in self.assignment() if self._are_events(tp)]
+        self._events.assign({place: self._begin(place) for place in ours})
+        self.handler.assigned(ours)
+
+    def _begin(self, place: tuple[str, int]) -> int:
+        taken, committed = self.handler.taken_up_to(*place), self._read_offset[TP(*place)]
+        return OFFSET_BEGINNING if committed is None and not taken else max(taken, committed or 0)
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Faust's stall detector reads what its own path records; ours is `streams.health`."""
 
     async def on_stop(self) -> None:
+        self._events.assign({})
         await super().on_stop()
+        await self._events.close()
         await self.handler.close()
+
+
+async def _pause(consumer: AIOKafkaConsumer, places: Sequence[TopicPartition]) -> None:
+    """In the consumer's own thread."""
+    consumer.pause(*places)
 
 
 async def _seek_back(consumer: AIOKafkaConsumer, tp: TP, behind: int, offset: int) -> None:

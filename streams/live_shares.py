@@ -32,7 +32,7 @@ class Applied(NamedTuple):
 
     @staticmethod
     def of(event: VideoView | CommentInteraction, record: Any, engaged: bool) -> Applied:
-        """An event and the aiokafka record that it came in."""
+        """An event and the record that it came in."""
         ts_ms = event.ts_ms if record.timestamp < 0 else min(event.ts_ms, record.timestamp)
         if not engaged:
             return Applied(ts_ms, record.offset, None)

@@ -40,7 +40,7 @@ class Users:
         self.pending: dict[bytes, Pending] = {}
 
     def apply(self, event: VideoView | CommentInteraction, record: Any, slice_: Slice) -> bool:
-        """Apply an event (and the aiokafka record it came in) to its user's state; the slice waits for the user.
+        """Apply an event (and the record it came in) to its user's state; the slice waits for the user.
 
         Returns whether it entered a history: an engagement, and not one that was applied before.
         """

@@ -124,7 +124,7 @@ class Rescorer:
         return self.ledger.end((topic, partition))
 
     def take(self, topic: str, partition: int, records: Sequence[Any]) -> None:
-        """One slice: aiokafka records of one partition of an event topic, in offset order."""
+        """One slice: records (`streams.fetcher.Record`) of one partition of an event topic, in offset order."""
         place = (topic, partition)
         slice_ = self.ledger.open(place, len(records), records[-1].offset + 1)
         self._idle.clear()

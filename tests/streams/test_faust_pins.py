@@ -17,7 +17,8 @@ from faust.tables.recovery import Recovery
 from faust.transport.consumer import Consumer, ThreadDelegateConsumer
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread as ConsumerThread
 from faust.transport.drivers.aiokafka import Consumer as AiokafkaConsumer
-from faust.transport.drivers.aiokafka import Transport
+from faust.transport.drivers.aiokafka import Transport, server_list
+from yarl import URL
 
 from streams.intake import BatchConsumer, BatchTransport
 from streams.table import UserStateTable
@@ -39,6 +40,7 @@ def test_the_version_is_the_one_that_was_read() -> None:
         (Consumer, "wait_empty", "(self) -> None"),
         (Consumer, "commit_and_end_transactions", "(self) -> None"),
         (Consumer, "perform_seek", "(self) -> None"),
+        (Consumer, "on_partitions_assigned", "(self, assigned: Set[faust.types.tuples.TP], generation_id: int = 0)"),
         (Consumer, "on_stop", "(self) -> None"),
         (ConsumerThread, "call_thread", "(self, fun: Callable["),
         (ConsumerThread, "_ensure_consumer", "(self) -> aiokafka.consumer.consumer.AIOKafkaConsumer"),
@@ -80,6 +82,14 @@ def test_rebalances_reach_our_override() -> None:
     source = inspect.getsource(Consumer.on_partitions_revoked)
     assert "_on_partitions_revoked" in source  # the app commits (wait_empty) before our override goes on
     assert BatchConsumer.on_partitions_revoked is not AiokafkaConsumer.on_partitions_revoked
+
+
+def test_events_can_be_paused_before_they_flow() -> None:
+    assert not inspect.iscoroutinefunction(AIOKafkaConsumer.pause)
+    assert "self.on_partitions_assigned" in inspect.getsource(ThreadDelegateConsumer.threadsafe_partitions_assigned)
+    assert server_list([URL("kafka://a:1"), URL("kafka://b")], 9092) == ["a:1", "b:9092"]
+    # whoever waits in a fetch, though of paused partitions, is not idle
+    assert "fetch_context" in inspect.getsource(ConsumerThread._fetch_records)
 
 
 def test_state_is_recovered_before_the_seek_that_tells_us_so() -> None:
