@@ -241,9 +241,9 @@ def test_off_by_one_setting_scores_are_the_models_alone(platform: Platform) -> N
         platform.publish(view("u", OTHER))
         found = glance(platform, "u")
     (expected,) = Scorer(Bundle.open(platform.bundle)).score([Request([OTHER], current_video=STAGE)])
-    assert [(item.id, item.score) for item in found.items] == list(
-        zip(expected.video_ids, expected.video_scores, strict=True)
-    )
+    assert [item.id for item in found.items] == list(expected.video_ids)
+    # the last digit depends on who else was in the batch
+    assert [item.score for item in found.items] == pytest.approx(list(expected.video_scores), abs=1e-4)
     assert found.source == "model"
     assert found.items[0].live is None
     assert not list(read_topic(platform.bootstrap, LIVE_SIGNALS))
