@@ -48,6 +48,9 @@ ALIGN = AlignmentConfig(
 #: because an hour of a language model should not be spent anew for a comment in the code
 _MADE_BY = 2
 
+#: the weights of the profile residual in a start, and what names a row that has none of them
+_PROFILE, _WITHOUT = ("encoder.video_profile", "encoder.comment_profile"), "no profile, nor in the start"
+
 #: `report(what)`
 Report = Callable[[str], None]
 
@@ -76,7 +79,8 @@ class Variant:
     def key(self) -> str:
         """What decides the content, beside the log and stage 2's configuration."""
         align, settings = (c and asdict(c) for c in (self.align, self.settings))
-        parts = (self.text, align, settings, self.parts, self.profile, self.student, DEFAULT_LLM, _MADE_BY)
+        profile = self.profile or _WITHOUT
+        parts = (self.text, align, settings, self.parts, profile, self.student, DEFAULT_LLM, _MADE_BY)
         return sha256(msgspec.msgpack.encode(parts)).hexdigest()
 
     def texts(self) -> TextVectors:
@@ -87,13 +91,20 @@ class Variant:
             return TextVectors(titles, comments, "none")
         aligned = self._folder(self.align)
         if self.align is None:
-            return text_vectors(log, f"llm:{aligned}")
+            return self._without(text_vectors(log, f"llm:{aligned}"))
         if "vectors" not in self.parts:
             raw = text_vectors(log, f"llm:{self._folder(None)}")
             start = llm_texts.read_start(aligned) or {}
             # All but A, which is made for the aligned vectors: these are others.
             return replace(raw, start={name: value for name, value in start.items() if not name.startswith("text.")})
-        return text_vectors(log, f"{'llm' if 'start' in self.parts else 'llm-text'}:{aligned}")
+        return self._without(text_vectors(log, f"{'llm' if 'start' in self.parts else 'llm-text'}:{aligned}"))
+
+    def _without(self, texts: TextVectors) -> TextVectors:
+        """The same, but for what the start says of a profile that this row has not."""
+        if self.profile or texts.start is None:
+            return texts
+        start = {name: value for name, value in texts.start.items() if name not in _PROFILE}
+        return replace(texts, start=start)
 
     def sr(self, texts: TextVectors) -> SRConfig | None:
         """The SR's configuration, where it is not the usual one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from offline_train import results
 from offline_train.alignment_config import AlignmentConfig
 from offline_train.alignment_samples import DrawConfig
 from offline_train.deployed import NAME
-from offline_train.finetuning import FinetuneConfig
+from offline_train.finetuning import FinetuneConfig, Finetuned
 from offline_train.results import SOURCES, make_results
 from offline_train.sources.writer import LogWriter, SourceError
 from offline_train.study import kept, texts
@@ -127,6 +128,14 @@ def test_other_texts_and_parts_of_stage_1_stand_in_the_table(
     monkeypatch.setattr(results, "SOURCES", (replace(source, align=align),))
     monkeypatch.setattr(results, "BENCHMARKS", ())
     monkeypatch.setattr(texts, "DEFAULT_LLM", str(tiny_llm.make(tmp_path / "model")))
+    trained = []
+    really = kept.finetune
+
+    def finetune(*arguments: Any) -> Finetuned:
+        trained.append(really(*arguments))
+        return trained[-1]
+
+    monkeypatch.setattr(kept, "finetune", finetune)
     folders = tmp_path / "docs", tmp_path / "work"
     options = {"seeds": 1, "config": QUICK, "recbole_seeds": 0, "stage1_seeds": 2}
     document = make_results(shared, *folders, **options)
@@ -148,6 +157,11 @@ def test_other_texts_and_parts_of_stage_1_stand_in_the_table(
     assert "lsvcr is " in written
     assert len(list((tmp_path / "work" / "stage1" / "stage1").iterdir())) == 2 + 3  # two seeds, three ablations
     assert (document.parent / "results" / "made-up-text.png").stat().st_size > 10_000
+
+    # What stage 1 says of a profile is not taken by a row that is to have none.
+    profiles = [float(one.model.encoder.video_profile.detach()) for one in trained]
+    assert profiles.count(0.0) == 2
+    assert all(value > 1 for value in profiles if value)
 
     # Nothing is aligned, embedded or trained again.
     for where, name in ((kept, "finetune"), (texts, "llm_vectors")):
