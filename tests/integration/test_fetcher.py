@@ -145,3 +145,21 @@ def test_what_ends_the_thread_is_told(kafka: str, topic: str, monkeypatch: pytes
         assert not any(thread.name == "fetcher" for thread in threading.enumerate())
 
     run(test)
+
+
+def test_events_are_read_whatever_codec_their_producer_chose(kafka: str, topic: str) -> None:
+    codecs = ("gzip", "snappy", "lz4", "zstd")
+    for number, codec in enumerate(codecs):
+        producer = Producer({"bootstrap.servers": kafka, "compression.type": codec})
+        for value in range(100):
+            producer.produce(topic, b"same" * 50, b"%d" % (100 * number + value), partition=0)
+        assert producer.flush(20) == 0
+
+    async def test() -> None:
+        async with reading(kafka) as reader:
+            reader.assign({(topic, 0): 0})
+            got = (await read(reader, 400))[0]
+            assert [int(record.key or b"") for record in got] == list(range(400))
+            assert {record.value for record in got} == {b"same" * 50}
+
+    run(test)
