@@ -37,7 +37,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offline_train.alignment_config import AlignmentConfig, Step
+from offline_train.alignment_config import VERSION, AlignmentConfig, Step
 from offline_train.alignment_losses import Contrasts
 from offline_train.alignment_model import Aligner
 from offline_train.alignment_samples import AlignmentBatch, Drawer
@@ -332,6 +332,7 @@ class _Run:
         """What a checkpoint must agree on to be gone on with."""
         log = corpus.log
         parts = (
+            VERSION,
             asdict(self.config),
             store.fingerprint,
             asdict(self.heads.config),

@@ -8,6 +8,10 @@ from offline_train.alignment_losses import TEMPERATURE
 from offline_train.alignment_samples import DrawConfig
 from offline_train.llm import LoraSettings
 
+#: to be raised when the same settings make other heads, or the same heads other vectors: what older code left behind is
+#: not gone on with then
+VERSION = 2
+
 
 @dataclass(frozen=True)
 class AlignmentConfig:

@@ -15,6 +15,8 @@ from offline_train.sr import SR, Side, SRConfig
 
 #: where GELU is the identity to within 1e-3
 _LINEAR = 4.0
+#: how long A t(x) is: as in an SR that starts from scratch, whose other parts are made for texts of this length
+_TEXT_LENGTH = 0.2
 
 
 class Standard(nn.Module):
@@ -39,7 +41,7 @@ class Standard(nn.Module):
 
 
 class TextMap(nn.Module):
-    """t(x) = MLP(standardised pooled vector): d_llm -> d_llm / 4 -> GELU -> d_t."""
+    """t(x) = MLP(standardised pooled vector), of length 1: d_llm -> d_llm / 4 -> GELU -> d_t."""
 
     def __init__(self, llm_dim: int, text_dim: int) -> None:
         super().__init__()
@@ -49,8 +51,7 @@ class TextMap(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """[..., d_llm] -> [..., d_t]."""
-        vectors: Tensor = self.up(F.gelu(self.down(self.standard(pooled))))
-        return vectors
+        return F.normalize(self.up(F.gelu(self.down(self.standard(pooled)))), dim=-1)
 
     @torch.no_grad()
     def fit(self, pooled: Tensor) -> None:
@@ -97,22 +98,26 @@ class Aligner(nn.Module):
 
     @torch.no_grad()
     def straighten(self, pooled: Tensor) -> None:
-        """Turn and scale t(x) so that rows [n, d_llm] have length 1 on average and vary most along the first axes.
+        """Turn t(x) so that rows [n, d_llm] vary most along the first axes, and scale A to the length of its start.
 
-        A takes it back, so that A t(x) is what it was. Stage 2 relies on such vectors where it starts from scratch, and
-        training leaves them anyhow.
+        A takes the turn back, so that A t(x) keeps its direction. Stage 2 relies on such vectors where it starts from
+        scratch, and on such lengths wherever it starts.
         """
-        vectors = torch.cat([self.map(rows) for rows in pooled.to(self.text.weight.device).split(4096)]).double()
-        length = vectors.norm(dim=-1).mean()
+        parts = pooled.to(self.text.weight.device).split(4096)
+        vectors = torch.cat([self.map(rows) for rows in parts]).double()
+        length = torch.cat([self.text(self.map(rows)) for rows in parts]).norm(dim=-1).mean().double()
         axes = torch.linalg.eigh(vectors.T @ vectors)[1].flip(1)
         up = self.map.up
-        up.weight.copy_(axes.T @ up.weight.double() / length)
-        up.bias.copy_(axes.T @ up.bias.double() / length)
-        self.text.weight.copy_(self.text.weight.double() @ axes * length)
+        up.weight.copy_(axes.T @ up.weight.double())
+        up.bias.copy_(axes.T @ up.bias.double())
+        self.text.weight.copy_(self.text.weight.double() @ axes * (_TEXT_LENGTH / length))
 
     def preferences(self, batch: AlignmentBatch, pooled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(preference, that of the other history, target), [b, d] each. `pooled` [n, d_llm] are the batch's texts."""
-        texts = F.pad(self.text(self.map(pooled)), (0, 0, 0, 1))  # [n + 1, d], a zero row for no text
+        # Of one length, whatever A does: cosines to texts don't hold it back, and texts a hundred times as long leave
+        # the Transformer layers nothing to add to the profile, here and in stage 2.
+        texts = _TEXT_LENGTH * F.normalize(self.text(self.map(pooled)), dim=-1)
+        texts = F.pad(texts, (0, 0, 0, 1))  # [n + 1, d], a zero row for no text
         device = texts.device
         at = {name: torch.from_numpy(value).to(device) for name, value in batch.columns.items()}
         several = at["comment_text"] < len(pooled)  # [b, C, 3]

@@ -22,7 +22,7 @@ import torch
 
 from offline_train import llm_texts
 from offline_train.alignment import Aligned, align
-from offline_train.alignment_config import AlignmentConfig
+from offline_train.alignment_config import VERSION, AlignmentConfig
 from offline_train.alignment_model import TextMap
 from offline_train.config_keys import check_keys
 from offline_train.corpus import Corpus, Split, leave_one_out, temporal_split
@@ -232,7 +232,7 @@ def describe(point: Any) -> str:
 
 
 def _name(*parts: Any) -> str:
-    return hashlib.sha256(msgspec.msgpack.encode(parts)).hexdigest()[:16]
+    return hashlib.sha256(msgspec.msgpack.encode((VERSION, *parts))).hexdigest()[:16]
 
 
 def mean_gain(aligned: Aligned, last: int = 10) -> dict[str, float]:

@@ -18,7 +18,7 @@ import torch
 
 from offline_train import llm_texts
 from offline_train.alignment import CHECKPOINT
-from offline_train.alignment_config import AlignmentConfig
+from offline_train.alignment_config import VERSION, AlignmentConfig
 from offline_train.alignment_model import TextMap
 from offline_train.corpus import Corpus, Split
 from offline_train.embedding import POOLED, CorpusTexts, PooledStore
@@ -124,7 +124,7 @@ def _cache(work: Work) -> Path:
 
 
 def _about(config: Stage1Config, align: AlignmentConfig) -> bytes:
-    return msgspec.json.encode({"llm": config.llm, "align": asdict(align)}, order="sorted")
+    return msgspec.json.encode({"version": VERSION, "llm": config.llm, "align": asdict(align)}, order="sorted")
 
 
 class _Rarely:

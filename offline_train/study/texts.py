@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from offline_train import llm_texts
-from offline_train.alignment_config import AlignmentConfig
+from offline_train.alignment_config import VERSION, AlignmentConfig
 from offline_train.alignment_samples import DrawConfig
 from offline_train.corpus import Corpus, Split
 from offline_train.full import FullConfig, llm_vectors
@@ -43,10 +43,6 @@ ALIGN = AlignmentConfig(
     z_samples=768,
     replay=2,
 )
-
-#: to be raised when the same settings of stage 1 make other vectors: what is kept of it is named by settings alone,
-#: because an hour of a language model should not be spent anew for a comment in the code
-_MADE_BY = 2
 
 #: the weights of the profile residual in a start, and what names a row that has none of them
 _PROFILE, _WITHOUT = ("encoder.video_profile", "encoder.comment_profile"), "no profile, nor in the start"
@@ -80,7 +76,7 @@ class Variant:
         """What decides the content, beside the log and stage 2's configuration."""
         align, settings = (c and asdict(c) for c in (self.align, self.settings))
         profile = self.profile or _WITHOUT
-        parts = (self.text, align, settings, self.parts, profile, self.student, DEFAULT_LLM, _MADE_BY)
+        parts = (self.text, align, settings, self.parts, profile, self.student, DEFAULT_LLM, VERSION)
         return sha256(msgspec.msgpack.encode(parts)).hexdigest()
 
     def texts(self) -> TextVectors:
@@ -120,7 +116,7 @@ class Variant:
         config = align or self.settings or AlignmentConfig()
         said = asdict(config) if align else (config.text_tokens, config.seed)
         key = sha256(
-            msgspec.msgpack.encode((said, DEFAULT_LLM, _MADE_BY, self.corpus.log.digest.tobytes(), self.split.name))
+            msgspec.msgpack.encode((said, DEFAULT_LLM, VERSION, self.corpus.log.digest.tobytes(), self.split.name))
         ).hexdigest()[:16]
         link = self.work / "named" / key
         if link.exists():

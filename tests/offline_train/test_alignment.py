@@ -14,6 +14,7 @@ pytest.importorskip("peft")
 
 import tastes  # noqa: E402
 import tiny_llm  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
 
 from offline_train.alignment import align  # noqa: E402
 from offline_train.alignment_config import AlignmentConfig  # noqa: E402
@@ -108,16 +109,34 @@ def test_the_map_to_z_begins_below_chance_and_the_rest_as_it_was(data, tmp_path)
             assert torch.equal(value, plain.heads.state_dict()[name]), name
 
 
-def test_straightened_texts_mean_the_same_and_lie_as_stage_2_expects(whole):
+def test_straightened_texts_point_where_they_did_and_lie_as_stage_2_expects(whole):
     heads = copy.deepcopy(whole.heads)
     pooled = torch.randn(300, heads.map.down.in_features)
     before = heads.text(heads.map(pooled))
+    with torch.no_grad():
+        heads.text.weight *= 500  # as long as texts get, where nothing but cosines to them is asked for
     heads.straighten(pooled)
     vectors = heads.map(pooled)
-    assert torch.allclose(heads.text(vectors), before, atol=1e-4)
-    assert vectors.norm(dim=-1).mean().item() == pytest.approx(1, abs=1e-4)
+    mapped = heads.text(vectors)
+    assert torch.allclose(F.normalize(mapped, dim=-1), F.normalize(before, dim=-1), atol=1e-4)
+    assert mapped.norm(dim=-1).mean().item() == pytest.approx(0.2, rel=1e-4)
+    assert torch.allclose(vectors.norm(dim=-1), torch.ones(300), atol=1e-4)
     spread = vectors.square().mean(0)
     assert (spread[:-1] >= spread[1:] - 1e-6).all()
+
+
+def test_how_long_a_makes_texts_changes_nothing(data, whole):
+    """Else training makes them so long that nothing but the profile is heard."""
+    corpus, split, _ = data
+    drawer = Drawer(corpus, split, CorpusTexts.of(corpus.log, split.valid_ms), QUICK.draw, 0)
+    batch = AlignmentBatch.of([drawer.draw(int(row)) for row in drawer.choose(6)])
+    heads = copy.deepcopy(whole.heads).eval()
+    pooled = torch.randn(len(batch.texts), whole.llm.dim)
+    before = heads.preferences(batch, pooled)
+    with torch.no_grad():
+        heads.text.weight *= 500
+    for one, other in zip(before, heads.preferences(batch, pooled), strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
 
 
 def test_it_refuses_a_checkpoint_of_another_configuration(data, tmp_path):
