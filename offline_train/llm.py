@@ -71,9 +71,9 @@ class LLM(nn.Module):
         source = _gguf_of_package() if name == DEFAULT_LLM else name
         where = str(_dequantised(Path(source), Path(cache))) if str(source).endswith(".gguf") else str(source)
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                where, dtype=torch.float32, attn_implementation=llm_attention.register()
-            )
+            model = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32)
+            if model.config._attn_implementation == "sdpa":  # others compute something else (sinks, softcaps)
+                model.set_attn_implementation(llm_attention.register())
             tokenizer = AutoTokenizer.from_pretrained(where)
         except Exception as error:  # transformers raises whatever its loaders meet
             raise LLMError(f"can't load the language model {name!r}: {error}") from None

@@ -19,7 +19,7 @@ LONGEST = 512
 
 
 def register() -> str:
-    """Make it known to `transformers`; gives the name to load a model with."""
+    """Make it known to `transformers`; gives the name to set for a model that attends by `sdpa`."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 

@@ -144,3 +144,32 @@ def test_attention_leaves_masks_and_long_sequences_to_the_fused_one(llm, monkeyp
     short = llm.states([[1, 2, 3, 4, 5]])
     monkeypatch.setattr(llm_attention, "LONGEST", 3)
     assert torch.allclose(llm.states([[1, 2, 3, 4, 5]]), short, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["GPT2", "Mistral", "GptOss", "Bloom"])
+def test_models_of_other_kinds_say_what_they_say_without_us(folder, tmp_path, kind):
+    """Windows that slide are kept; attention with sinks or ALiBi is left to the model."""
+    import transformers
+
+    made = {
+        "GPT2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "bos_token_id": 0, "eos_token_id": 0},
+        "Bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 2},
+        "Mistral": {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "sliding_window": 4},
+        "GptOss": {
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+            "num_local_experts": 2,
+            "num_experts_per_tok": 1,
+        },
+    }[kind]
+    if kind in ("Mistral", "GptOss"):
+        made |= {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
+    config = getattr(transformers, f"{kind}Config")(**made, vocab_size=128)
+    torch.manual_seed(0)
+    plain = transformers.AutoModelForCausalLM.from_config(config).eval()
+    plain.save_pretrained(tmp_path)
+    transformers.AutoTokenizer.from_pretrained(str(folder)).save_pretrained(tmp_path)
+    rows = [[(7 * i + 3 * j) % 97 + 1 for j in range(12)] for i in range(3)]
+    states = plain.base_model(input_ids=torch.tensor(rows), use_cache=False).last_hidden_state
+    assert torch.allclose(LLM.load(str(tmp_path)).states(rows), states, atol=1e-5)
