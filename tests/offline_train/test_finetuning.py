@@ -58,6 +58,25 @@ def test_the_best_weights_are_kept(data, trained):
     assert score.joint == pytest.approx(trained.curve[trained.best_epoch].score, abs=1e-6)
 
 
+def test_what_is_kept_is_a_running_mean_of_the_weights(data):
+    models, mean, kept = [], {}, {}
+    config = dataclasses.replace(QUICK, epochs=3, averaging=0.7)
+
+    def start(model):
+        models.append(model)
+        return TEXT_START
+
+    def after_a_batch(progress):
+        for name, value in models[0].named_parameters():
+            mean[name] = 0.7 * mean[name] + 0.3 * value.detach() if name in mean else value.detach().clone()
+        kept[progress.epoch] = {name: value.clone() for name, value in mean.items()}
+
+    found = finetune(*data, config, small(data[0]), after_a_batch, start)
+    assert found.best_epoch > 0
+    for name, value in found.model.named_parameters():
+        assert torch.allclose(value, kept[found.best_epoch][name], atol=1e-6), name
+
+
 def test_the_same_seed_gives_the_same_model(data):
     config = dataclasses.replace(QUICK, epochs=1)
     a, b = (finetune(*data, config, small(data[0])).model.state_dict() for _ in range(2))
