@@ -200,7 +200,7 @@ class _Run:
     def _head_epoch(self, epoch: int) -> float:
         """L_rec alone, on the unchanged LLM's vectors; mean of L_rec less its chance."""
         random = np.random.default_rng((self.config.seed, 1, epoch))
-        order = random.permutation(self.head_rows)
+        order = self.drawer.shuffled(self.head_rows, random)
         batches = order[: len(order) // self.config.batch * self.config.batch].reshape(-1, self.config.batch)
         gains = []
         for number, rows in enumerate(batches):

@@ -5,6 +5,10 @@ they agree on is the person and not the words; and histories lie at random posit
 
 A popular comment is shown only if it was there before the sample, was not written by the user, and does not say what
 the target says. The user's own past records are shown as they are in serving.
+
+Batches (`same_video`, ours): in a batch drawn at random no two comments are under one video, so that knowing what the
+video is about finds the comment, and nothing of the user has to be known; what is served ranks the comments of one
+video. So some samples of a batch are under the same video.
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ class DrawConfig:
     differ_history: float = 0.5  #: probability that a history is augmented ...
     differ_item: float = 0.3  #: ... and then each of its items
     video_share: float | None = None  #: of the samples; None: as the log has it
+    same_video: int = 1  #: ours: so many comment samples in a row are under the same video, where it has so many
 
 
 @dataclass(frozen=True)
@@ -125,14 +130,28 @@ class Drawer:
     def choose(self, count: int, stream: int = 0) -> np.ndarray:
         """`count` rows in random order (all of them if `count` is 0 or more than there are)."""
         random = np.random.default_rng((self.seed, stream))
-        rows = random.permutation(len(self.samples))
+        rows = self.shuffled(np.arange(len(self.samples)), random)
         count = min(count or len(rows), len(rows))
         if self.config.video_share is None:
             return rows[:count]
         is_video = self.samples.kind[rows] == VIEW
         videos = min(round(count * self.config.video_share), int(is_video.sum()))
         chosen = np.concatenate((rows[is_video][:videos], rows[~is_video][: count - videos]))
-        return random.permutation(chosen)
+        return self.shuffled(chosen, random)
+
+    def shuffled(self, rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """`rows` in random order, but for comment samples under the same video: `same_video` of them stay together."""
+        rows = random.permutation(rows)
+        most = self.config.same_video
+        if most == 1:
+            return rows
+        together = np.arange(len(rows))  # numbers of groups
+        comment = np.flatnonzero(self.samples.kind[rows] == INTERACTION)
+        at = comment[np.argsort(self.samples.target_video[rows[comment]], kind="stable")]
+        video = self.samples.target_video[rows[at]]
+        rank = np.arange(len(at)) - np.searchsorted(video, video)
+        together[at] = at[np.arange(len(at)) - rank % most]
+        return rows[np.argsort(random.permutation(len(rows))[together], kind="stable")]
 
     def may_show(self, row: int) -> np.ndarray:
         """int64: every text that any drawing of a row's sample can need, its target included."""

@@ -7,7 +7,6 @@ text.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,22 +19,15 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from offline_train.batches import Gatherer, ItemTables, comment_vectors, popular_comments, preferences
-from offline_train.cooccurrence import cooccurrence_factors
 from offline_train.corpus import Corpus, Samples, Split
 from offline_train.log import INTERACTION, NEVER, VIEW
 from offline_train.negatives import CommentNegatives
 from offline_train.sr import SR, SRConfig
+from offline_train.starts import TEXT_START, choose_start, copy
 from offline_train.text import TextVectors
 from offline_train.validation import Validator
 
 TASKS = ("video", "comment", "joint")
-TEXT_START = "text"
-#: lengths of the prior that are tried for the start from counts
-PRIORS = (3.0, 10.0, 30.0)
-#: half-lives of the profiles, in positions, that are tried for either start
-HALF_LIVES = (8.0, 2.0, 1.0)
-#: a start other than the plainest has to be better by this factor: the best of a dozen is good by luck, too
-_PAYS = 1.01
 
 
 @dataclass(frozen=True)
@@ -147,15 +139,15 @@ def finetune(
     model.to(config.device)
     validator = Validator(corpus, split, tables, config.task, config.seed)
     aligned = texts.start is not None
-    start = _start(model, validator, samples, config.seed, aligned) if initial is None else initial(model)
+    start = choose_start(model, validator, samples, config.seed, aligned) if initial is None else initial(model)
     optimizer = _optimizer(model, config, 1.0 if start.startswith(TEXT_START) else config.id_rate)
     losses = _Losses(corpus, split, tables, config, random)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.averaging))
     mean = cast(SR, averaged.module)
 
     result = Finetuned(model, tables, config, start=start)
-    # A model that knows nothing is in the curve to compare with, not to be chosen; one that counted may be.
-    fallback = 1 if start.startswith(TEXT_START) else 0
+    # A model that knows nothing is in the curve to compare with, not to be chosen; one that counted or was aligned may.
+    fallback = 1 if start.startswith(TEXT_START) and not aligned else 0
     best: dict[str, Tensor] = {}
     began, seen = time.perf_counter(), 0
     for epoch in range(config.epochs + 1):
@@ -181,7 +173,7 @@ def finetune(
         )
         if epoch <= fallback or score.joint > result.curve[result.best_epoch].score:
             result.best_epoch = epoch
-            best = _copy(mean)
+            best = copy(mean)
         elif epoch - result.best_epoch >= config.patience:
             break
     model.load_state_dict(best)
@@ -197,45 +189,6 @@ def _optimizer(model: SR, config: FinetuneConfig, id_rate: float) -> torch.optim
         {"params": [model.ids.weight], "lr": config.learning_rate * id_rate},
     ]
     return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-
-
-def _start(model: SR, validator: Validator, samples: Samples, seed: int, aligned: bool) -> str:
-    """Let training start from counts and from recent positions where that ranks the validation samples better.
-
-    Training would find both by itself, but on small data only after more steps than there are.
-    """
-    best, state, score = TEXT_START, _copy(model), validator(model).joint
-    videos = samples.take(samples.kind == VIEW)
-    if len(videos):
-        config, titles = model.config, validator.tables.titles
-        counts = np.bincount(videos.target_video, minlength=config.videos)
-        popularity = torch.from_numpy(np.log1p(counts) / np.log1p(counts.max()))
-        factors = cooccurrence_factors(videos.user, videos.target_video, config.videos, config.dim - 1, seed)
-        plain, axes = state, model.text_axes(titles) if aligned else None
-        for prior in PRIORS:
-            model.load_state_dict(plain)
-            model.start_from_counts(torch.from_numpy(factors), popularity, titles, prior, axes)
-            found = validator(model).joint
-            if found > score * _PAYS:
-                best, state, score = f"counts, prior {prior:g}", _copy(model), found
-        model.load_state_dict(state)
-    for name, half_life in (
-        ("video", model.encoder.video_half_life),
-        ("comment", model.encoder.comment_half_life),
-    ):
-        chosen = half_life.item()
-        for positions in HALF_LIVES:
-            half_life.data.fill_(math.log2(positions))
-            found = validator(model).joint
-            if found > score * _PAYS:
-                chosen, score = half_life.item(), found
-        half_life.data.fill_(chosen)
-        best += f", {name} half-life {2**chosen:g}"
-    return best
-
-
-def _copy(model: SR) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 def trainable(samples: Samples, task: str) -> Samples:

@@ -74,9 +74,9 @@ class Variant:
     @property
     def key(self) -> str:
         """What decides the content, beside the log and stage 2's configuration."""
-        align, settings = (c and asdict(c) for c in (self.align, self.settings))
+        align, read = self.align and asdict(self.align), self.settings and _read(self.settings)
         profile = self.profile or _WITHOUT
-        parts = (self.text, align, settings, self.parts, profile, self.student, DEFAULT_LLM, VERSION)
+        parts = (self.text, align, read, self.parts, profile, self.student, DEFAULT_LLM, VERSION)
         return sha256(msgspec.msgpack.encode(parts)).hexdigest()
 
     def texts(self) -> TextVectors:
@@ -114,7 +114,7 @@ class Variant:
     def _folder(self, align: AlignmentConfig | None) -> Path:
         """The folder of the LLM's vectors, aligned or as it comes, under a name made of what decides them."""
         config = align or self.settings or AlignmentConfig()
-        said = asdict(config) if align else (config.text_tokens, config.seed)
+        said = asdict(config) if align else _read(config)
         key = sha256(
             msgspec.msgpack.encode((said, DEFAULT_LLM, VERSION, self.corpus.log.digest.tobytes(), self.split.name))
         ).hexdigest()[:16]
@@ -132,6 +132,11 @@ class Variant:
         link.parent.mkdir(parents=True, exist_ok=True)
         link.write_text(made.folder.name)
         return made.folder
+
+
+def _read(settings: AlignmentConfig) -> tuple[int, int]:
+    """What decides the vectors of a model that was not aligned."""
+    return settings.text_tokens, settings.seed
 
 
 def variants(

@@ -22,7 +22,7 @@ from offline_train.alignment_samples import AlignmentBatch, DrawConfig, Drawer  
 from offline_train.corpus import Corpus, temporal_split  # noqa: E402
 from offline_train.embedding import CorpusTexts, PooledStore  # noqa: E402
 from offline_train.llm import LLM, LoraSettings  # noqa: E402
-from offline_train.log import VIEW, Log  # noqa: E402
+from offline_train.log import INTERACTION, VIEW, Log  # noqa: E402
 from streams.events import Video  # noqa: E402
 
 pytestmark = pytest.mark.train
@@ -230,3 +230,28 @@ def test_both_kinds_and_all_positions_are_drawn(data):
     places = np.concatenate([drawer.draw(int(row)).video_at for row in rows])
     assert places.max() > 40
     assert all((np.diff(drawer.draw(int(row)).video_at) > 0).all() for row in rows)
+
+
+def test_comments_of_one_video_come_in_groups(data):
+    corpus, split, _ = data
+    texts = CorpusTexts.of(corpus.log, split.valid_ms)
+
+    def drawn(same_video, count=0):
+        drawer = Drawer(corpus, split, texts, DrawConfig(same_video=same_video), 0)
+        rows = drawer.choose(count)
+        return rows, drawer.samples.kind[rows] == INTERACTION, drawer.samples.target_video[rows]
+
+    rows, comment, video = drawn(4)
+    assert sorted(rows) == sorted(drawn(1)[0])
+    runs = np.split(np.arange(len(rows)), np.flatnonzero((np.diff(video) != 0) | ~comment[1:] | ~comment[:-1]) + 1)
+    groups = [len(run) for run in runs if comment[run[0]]]
+    expected = np.bincount(video[comment])
+    assert max(groups) >= 4
+    # A video's comments are in full groups but for one rest; two groups may happen to be neighbours.
+    assert len(groups) <= sum(-(-n // 4) for n in expected if n)
+    assert len(groups) > 0.8 * sum(-(-n // 4) for n in expected if n)
+    # No kind and no video comes earlier for being in a group.
+    place = np.arange(len(rows)) / len(rows)
+    assert place[comment].mean() == pytest.approx(0.5, abs=0.05)
+    often = comment & np.isin(video, np.argsort(expected)[-5:])
+    assert place[often].mean() == pytest.approx(0.5, abs=0.15)

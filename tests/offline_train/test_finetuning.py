@@ -15,10 +15,11 @@ from offline_train.batches import (  # noqa: E402
     preferences,
 )
 from offline_train.corpus import Corpus, leave_one_out, temporal_split  # noqa: E402
-from offline_train.finetuning import TEXT_START, FinetuneConfig, finetune, interacted, trainable  # noqa: E402
+from offline_train.finetuning import FinetuneConfig, finetune, interacted, trainable  # noqa: E402
 from offline_train.log import INTERACTION, VIEW, Log  # noqa: E402
 from offline_train.negatives import CommentNegatives  # noqa: E402
 from offline_train.sr import SR, SRConfig  # noqa: E402
+from offline_train.starts import TEXT_START  # noqa: E402
 from offline_train.text import text_vectors  # noqa: E402
 from offline_train.validation import Score, Validator  # noqa: E402
 from streams.events import Comment, CommentInteraction, Video, VideoView  # noqa: E402
