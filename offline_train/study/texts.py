@@ -31,7 +31,7 @@ IDS, SVD, RAW, FULL = "ids alone", "SVD text", "no-stage-1", "lsvcr"
 #: stage 1 as two cores without a GPU can have it. Against the paper: prompts show five items of each history, batches
 #: are smaller, samples are few, and the heads learn from twenty thousand others first, and again between the steps.
 ALIGN = AlignmentConfig(
-    DrawConfig(prompt_history=5),
+    DrawConfig(prompt_history=5, same_video=8),
     LoraSettings(dropout=0.0),
     samples=1024,
     batch=64,
@@ -173,6 +173,7 @@ def said(align: AlignmentConfig) -> str:
     """The settings of stage 1 in a few sentences."""
     return (
         f"Stage 1: {DEFAULT_LLM}, {align.samples:,} samples in batches of {align.batch}, prompts with up to "
-        f"{align.draw.prompt_history} items of each history, {align.text_tokens} tokens of a text; before, the heads "
-        f"alone {align.head_epochs} times over {align.head_samples:,} other samples. Each seed is a run of both stages."
+        f"{align.draw.prompt_history} items of each history, {align.text_tokens} tokens of a text, up to "
+        f"{align.draw.same_video} comment samples of a batch under the same video; before, the heads alone "
+        f" {align.head_epochs} times over {align.head_samples:,} other samples. Each seed is a run of both stages."
     )
