@@ -175,5 +175,5 @@ def said(align: AlignmentConfig) -> str:
         f"Stage 1: {DEFAULT_LLM}, {align.samples:,} samples in batches of {align.batch}, prompts with up to "
         f"{align.draw.prompt_history} items of each history, {align.text_tokens} tokens of a text, up to "
         f"{align.draw.same_video} comment samples of a batch under the same video; before, the heads alone "
-        f" {align.head_epochs} times over {align.head_samples:,} other samples. Each seed is a run of both stages."
+        f"{align.head_epochs} times over {align.head_samples:,} other samples. Each seed is a run of both stages."
     )
