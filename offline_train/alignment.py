@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -37,19 +36,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from offline_train.alignment_checkpoint import read, read_memories, write
 from offline_train.alignment_config import VERSION, AlignmentConfig, Step
 from offline_train.alignment_losses import Contrasts
 from offline_train.alignment_model import Aligner
+from offline_train.alignment_reading import Reading, micro_batches
 from offline_train.alignment_samples import AlignmentBatch, Drawer
 from offline_train.alignment_z import fit_z
 from offline_train.corpus import Corpus, Split
 from offline_train.embedding import CorpusTexts, PooledStore, Report
 from offline_train.llm import LLM
-from offline_train.processes import add_gradients, gather, place, total, wait
-from offline_train.prompts import Piece
+from offline_train.processes import add_gradients, gather, place, total
 from offline_train.sr import SRConfig
-
-CHECKPOINT = "stage1.pt"
 
 
 @dataclass
@@ -132,7 +130,7 @@ class _Run:
         sr = sr or SRConfig(videos=1, window=window, dropout=config.dropout)
         self.heads = Aligner(sr, llm.dim).to(device)
         self.key = self._key(corpus, store)
-        saved = self._load()
+        saved = read(self.folder, self.key)
         self._pool(saved is None)
         llm.add_lora(config.lora)
         llm.compute_in_bf16_if_possible()
@@ -149,7 +147,7 @@ class _Run:
             )
         ]
         self.memory: list[_Memory] = []
-        self._tokens: dict[int, list[int]] = {}
+        self.reading = Reading(llm, self.texts, config.text_tokens)
         if saved is not None:
             self._restore(saved)
 
@@ -217,11 +215,11 @@ class _Run:
         config, (_, processes) = self.config, place()
         rows = np.concatenate((self.head_rows, self.batches.ravel()))[: config.z_samples]
         drawn = [self.drawer.draw(int(row)) for row in self._local(rows[: len(rows) // processes * processes])]
-        prompts = [self._prompt(d.prompt) for d in drawn]
+        prompts = [self.reading.prompt(d.prompt) for d in drawn]
         self.llm.eval()
         states = torch.zeros(len(drawn), self.llm.dim, device=self.base.device)
         with torch.no_grad():
-            for part in _micro([len(p) for p in prompts], config.micro_tokens):
+            for part in micro_batches([len(p) for p in prompts], config.micro_tokens):
                 states[part] = self.llm.read([prompts[j] for j in part], [[] for _ in part])[0]
         batch = AlignmentBatch.of(drawn)
         self.heads.eval()
@@ -240,12 +238,12 @@ class _Run:
         config = self.config
         drawn = [self.drawer.draw(int(row)) for row in self._local(self.batches[number])]
         batch = AlignmentBatch.of(drawn)
-        prompts = [self._prompt(d.prompt) for d in drawn]
-        responses = [self._text(d.target) for d in drawn]
-        micro = _micro([len(p) + len(r) for p, r in zip(prompts, responses, strict=True)], config.micro_tokens)
+        prompts = [self.reading.prompt(d.prompt) for d in drawn]
+        responses = [self.reading.text(d.target) for d in drawn]
+        micro = micro_batches([len(p) + len(r) for p, r in zip(prompts, responses, strict=True)], config.micro_tokens)
         live = np.flatnonzero(batch.live | config.live_histories)
-        rows = [self._text(int(batch.texts[i])) for i in live]
-        live_micro = _micro([len(row) for row in rows], config.micro_tokens)
+        rows = [self.reading.text(int(batch.texts[i])) for i in live]
+        live_micro = micro_batches([len(row) for row in rows], config.micro_tokens)
 
         # 1. Vectors of the whole batch, without gradients.
         self.llm.train()
@@ -319,15 +317,6 @@ class _Run:
         rank, _ = place()
         torch.manual_seed(int(np.random.default_rng((self.config.seed, rank, *where)).integers(2**62)))
 
-    def _text(self, text: int) -> list[int]:
-        if text not in self._tokens:
-            row = self.llm.tokens([self.texts.distinct[text]], self.config.text_tokens)[0] if text >= 0 else []
-            self._tokens[text] = row or [0]
-        return self._tokens[text]
-
-    def _prompt(self, pieces: list[Piece]) -> list[int]:
-        return encode_prompt(pieces, self.llm, self._text)
-
     def _key(self, corpus: Corpus, store: PooledStore) -> str:
         """What a checkpoint must agree on to be gone on with."""
         log = corpus.log
@@ -342,38 +331,16 @@ class _Run:
         return hashlib.sha256(msgspec.msgpack.encode(parts)).hexdigest()
 
     def _save(self) -> None:
-        """Memories first, under the step's number: a kill at any point leaves a checkpoint with its own memories."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        rank, _ = place()
-        _write([(m.pooled, m.states) for m in self.memory], self._memory_path(rank))
-        wait()
-        if rank == 0:
-            state = {
-                "key": self.key,
-                "heads": self.heads.state_dict(),
-                "lora": {name: value.detach() for name, value in self.lora.items()},
-                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-                "head_curve": self.result.head_curve,
-                "z_start": self.result.z_start,
-                "curve": [asdict(point) for point in self.result.curve],
-            }
-            _write(state, self.folder / CHECKPOINT)
-        wait()
-        for path in self.folder.glob(f"memory-{rank}-*.pt"):
-            if path != self._memory_path(rank):
-                path.unlink()
-
-    def _memory_path(self, rank: int) -> Path:
-        return self.folder / f"memory-{rank}-{len(self.result.curve)}.pt"
-
-    def _load(self) -> dict[str, Any] | None:
-        path = self.folder / CHECKPOINT
-        if not path.exists():
-            return None
-        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if saved["key"] != self.key:
-            raise ValueError(f"{path} is of another configuration, log or language model; name another folder")
-        return saved
+        state = {
+            "key": self.key,
+            "heads": self.heads.state_dict(),
+            "lora": {name: value.detach() for name, value in self.lora.items()},
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "head_curve": self.result.head_curve,
+            "z_start": self.result.z_start,
+            "curve": [asdict(point) for point in self.result.curve],
+        }
+        write(self.folder, len(self.result.curve), state, [(m.pooled, m.states) for m in self.memory])
 
     def _restore(self, saved: dict[str, Any]) -> None:
         self.heads.load_state_dict(saved["heads"])
@@ -383,32 +350,7 @@ class _Run:
         self.result.head_curve, self.result.z_start = list(saved["head_curve"]), saved["z_start"]
         self.result.curve = [Step(**point) for point in saved["curve"]]
         done = len(self.result.curve)
-        rows = torch.load(self._memory_path(place()[0]), map_location=self.base.device, weights_only=True)
+        rows = read_memories(self.folder, done, self.base.device)
         for number, (pooled, states) in zip(range(done - len(rows), done), rows, strict=True):
             drawn = [self.drawer.draw(int(row)) for row in self._local(self.batches[number])]
             self.memory.append(_Memory(AlignmentBatch.of(drawn), pooled, states))
-
-
-def _write(value: Any, path: Path) -> None:
-    scratch = path.with_name(f"{path.name}.{os.getpid()}")
-    torch.save(value, scratch)
-    os.replace(scratch, path)
-
-
-def encode_prompt(pieces: list[Piece], llm: LLM, text: Callable[[int], list[int]]) -> list[int]:
-    """Token ids of a prompt, each of its texts cut on its own by `text`."""
-    ids: list[int] = []
-    for piece in pieces:
-        ids += text(piece) if isinstance(piece, int) else llm.literal(piece)
-    return ids
-
-
-def _micro(lengths: list[int], most: int) -> list[np.ndarray]:
-    """Places sorted by length and cut so that a part has at most `most` tokens, padding included."""
-    order = np.argsort(np.array(lengths), kind="stable")[::-1].copy()
-    parts, start = [], 0
-    while start < len(order):
-        count = max(1, most // max(1, lengths[order[start]]))
-        parts.append(order[start : start + count])
-        start += count
-    return parts

@@ -17,7 +17,7 @@ import msgspec
 import torch
 
 from offline_train import llm_texts
-from offline_train.alignment import CHECKPOINT
+from offline_train.alignment_checkpoint import CHECKPOINT
 from offline_train.alignment_config import VERSION, AlignmentConfig
 from offline_train.alignment_model import TextMap
 from offline_train.corpus import Corpus, Split
