@@ -223,6 +223,27 @@ class TextProfile:
         return out
 
 
+class VectorProfile:
+    """`TextProfile` on any text vectors, [n_c, width]: what an SR on the same vectors has to be better than."""
+
+    task = "comment"
+
+    def __init__(self, corpus: Corpus, vectors: NDArray[np.float32], name: str) -> None:
+        self.name = name
+        self._corpus = corpus
+        self._unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+
+    def scores(self, queries: Queries) -> Scores:
+        """The cosine to the mean of the history's unit vectors; 0 without a history."""
+        out = np.zeros(len(queries.comments))
+        for i, (start, end) in enumerate(zip(queries.comment_start, queries.comment_end, strict=True)):
+            profile = self._unit[self._corpus.comments[start:end]].sum(0)
+            if (norm := np.linalg.norm(profile)) > 0:
+                mine = slice(queries.starts[i], queries.starts[i + 1])
+                out[mine] = self._unit[queries.comments[mine]] @ (profile / norm)
+        return out
+
+
 def baselines(task: str, log: Log, corpus: Corpus, training: NDArray[np.bool_], seed: int = 0) -> list[Scorer]:
     """Every baseline of a task, in the order of the tables.
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from offline_train.baselines import Random, Scorer, baselines
+from offline_train.baselines import Random, Scorer, VectorProfile, baselines
 from offline_train.cold import cold_ranking
 from offline_train.corpus import Corpus, Split, temporal_split
 from offline_train.deployed import LIVE_NAME, NAME, BundleScorer
@@ -29,7 +29,8 @@ from offline_train.study import beauty, simulated
 from offline_train.study.kept import JOINT, Source, converted, trained_bundle
 from offline_train.study.live_ablation import live_ablations
 from offline_train.study.recbole import recbole_scorer
-from offline_train.study.texts import SVD, said, variants
+from offline_train.study.texts import FULL, RAW, SVD, said, variants
+from offline_train.text import text_vectors
 
 #: `advance(done, total, what)`
 Advance = Callable[[int, int, str], None]
@@ -220,8 +221,10 @@ def _texts(
     report: Callable[[str], None],
 ) -> tuple[list[Result], list[Result]]:
     """The SR alone on other texts and with parts of stage 1 left out; and what came after training, by the student."""
-    scorers: list[BundleScorer] = []
+    scorers: list[Scorer] = []
     late: list[Result] = []
+    svd = text_vectors(corpus.log, cutoff_ms=split.valid_ms)
+    scorers.append(VectorProfile(corpus, svd.comment, f"text profile ({SVD})"))
     align = replace(source.align, threads=config.threads)
     for seed in seeds:
         plain = trained_bundle(folder, corpus, split, replace(config, task=JOINT, seed=seed), work / "bundles")
@@ -237,6 +240,8 @@ def _texts(
                 BundleScorer(bundle, corpus.log, corpus, kind, name=variant.name, threads=config.threads)
                 for kind in variant.kinds
             ]
+            if variant.name == FULL or (variant.name == RAW and seed == seeds[0]):
+                scorers.append(VectorProfile(corpus, variant.texts().comment, f"text profile ({variant.name})"))
             if bundle.student is not None:
                 late += cold_ranking(corpus.log, corpus, split, bundle, threads=config.threads)
     return evaluate(corpus.log, corpus, split, scorers, protocols=PROTOCOLS), late

@@ -16,6 +16,7 @@ from offline_train.baselines import (
     Scorer,
     TextProfile,
     Trending,
+    VectorProfile,
     baselines,
 )
 from offline_train.corpus import Corpus
@@ -155,6 +156,17 @@ def test_text_profile_takes_its_words_from_training_alone() -> None:
 def test_text_profile_without_any_comment_in_training_says_nothing() -> None:
     log = Story().comment("x", "v", "a").comment("y", "v", "b").act("me", "v", "x", 12).act("me", "v", "y", 13).log()
     assert set(scores(log, TextProfile(log, Corpus.build(log), before(log, 10)), "me").values()) == {0}
+
+
+def test_a_profile_of_vectors_is_the_cosine_to_the_mean_of_ones_own() -> None:
+    story = Story().comment("h1", "v0", "a").comment("h2", "v0", "b").comment("x", "v1", "c").comment("y", "v1", "d")
+    log = story.act("me", "v0", "h1", 1).act("me", "v0", "h2", 2).act("me", "v1", "x", 12).log()
+    vectors = np.zeros((len(log.comment_ids), 2), np.float32)
+    for comment, vector in {"h1": (3, 0), "h2": (0, 0.5), "x": (0, 2), "y": (-1, 0)}.items():
+        vectors[log.comment_index[comment]] = vector  # lengths don't count
+    profile = VectorProfile(Corpus.build(log), vectors, "text profile (mine)")
+    assert scores(log, profile, "me") == pytest.approx({"x": 0.5**0.5, "y": -(0.5**0.5)})
+    assert set(scores(log, profile, "me", 0).values()) == {0}  # no history yet: one tie
 
 
 def test_random_depends_on_its_seed_alone() -> None:

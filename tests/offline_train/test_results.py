@@ -152,6 +152,13 @@ def test_other_texts_and_parts_of_stage_1_stand_in_the_table(
         texts.FULL: 2,
     }
     assert {f"lsvcr without {part}" for part in ("behaviour contrast", "InfoNCE with z", "L_rec")} <= set(seeds)
+    profiles = {row["model"]: row["seeds"] for row in rows if row["task"] == "comment" and "profile (" in row["model"]}
+    assert {name: profiles[f"text profile ({name})"] for name in ("TF-IDF", texts.SVD, texts.RAW, texts.FULL)} == {
+        "TF-IDF": 1,
+        texts.SVD: 1,
+        texts.RAW: 1,
+        texts.FULL: 2,
+    }
     written = document.read_text()
     assert "### Text and stage 1 (Made up)" in written
     assert "lsvcr is " in written
@@ -159,9 +166,9 @@ def test_other_texts_and_parts_of_stage_1_stand_in_the_table(
     assert (document.parent / "results" / "made-up-text.png").stat().st_size > 10_000
 
     # What stage 1 says of a profile is not taken by a row that is to have none.
-    profiles = [float(one.model.encoder.video_profile.detach()) for one in trained]
-    assert profiles.count(0.0) == 2
-    assert all(value > 1 for value in profiles if value)
+    residuals = [float(one.model.encoder.video_profile.detach()) for one in trained]
+    assert residuals.count(0.0) == 2
+    assert all(value > 1 for value in residuals if value)
 
     # Nothing is aligned, embedded or trained again.
     for where, name in ((kept, "finetune"), (texts, "llm_vectors")):
