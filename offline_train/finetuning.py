@@ -28,6 +28,8 @@ from offline_train.text import TextVectors
 from offline_train.validation import Validator
 
 TASKS = ("video", "comment", "joint")
+#: the comment loss's scale: where it starts, and how fast it learns (a single number can be quick)
+_SCALE, _SCALE_RATE = -1.0, 1e-2
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,8 @@ def finetune(
     validator = Validator(corpus, split, tables, config.task, config.seed)
     aligned = texts.start is not None
     start = choose_start(model, validator, samples, config.seed, aligned) if initial is None else initial(model)
-    optimizer = _optimizer(model, config, 1.0 if start.startswith(TEXT_START) else config.id_rate)
     losses = _Losses(corpus, split, tables, config, random)
+    optimizer = _optimizer(model, config, 1.0 if start.startswith(TEXT_START) else config.id_rate, losses.scale)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.averaging))
     mean = cast(SR, averaged.module)
 
@@ -182,11 +184,12 @@ def finetune(
     return result
 
 
-def _optimizer(model: SR, config: FinetuneConfig, id_rate: float) -> torch.optim.Optimizer:
+def _optimizer(model: SR, config: FinetuneConfig, id_rate: float, scale: Tensor) -> torch.optim.Optimizer:
     others = [parameter for parameter in model.parameters() if parameter is not model.ids.weight]
     groups: list[dict[str, Any]] = [
         {"params": others},
         {"params": [model.ids.weight], "lr": config.learning_rate * id_rate},
+        {"params": [scale], "lr": _SCALE_RATE, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
 
@@ -217,7 +220,13 @@ def _batches(samples: Samples, config: FinetuneConfig, random: np.random.Generat
 
 
 class _Losses:
-    """The three losses of a batch, as one tensor [3]: video, comment, weighted contrast."""
+    """The three losses of a batch, as one tensor [3]: video, comment, weighted contrast.
+
+    The comment loss has a temperature of its own, learned (as in CLIP; Radford et al., "Learning Transferable Visual
+    Models From Natural Language Supervision", ICML 2021). What a user prefers among a video's comments is far less
+    certain than .07 says: held to that, training makes all of them alike, and ranks them worse than before it. No
+    ranking depends on it, so it is not kept.
+    """
 
     def __init__(
         self, corpus: Corpus, split: Split, tables: ItemTables, config: FinetuneConfig, random: np.random.Generator
@@ -228,6 +237,8 @@ class _Losses:
         self.first_seen = torch.from_numpy(corpus.log.first_seen_video).to(config.device)
         self.times = corpus.samples.ts_ms[split.train]
         self.eligible = np.flatnonzero(interacted(corpus, split))
+        #: ln of what comment scores are multiplied by
+        self.scale = torch.full((), _SCALE, device=config.device, requires_grad=True)
 
     def __call__(self, model: SR, samples: Samples) -> Tensor:
         known_ms = self.horizon(samples)
@@ -279,6 +290,7 @@ class _Losses:
         index = torch.from_numpy(np.column_stack((chosen.target_comment, negatives)))
         candidates = F.normalize(comment_vectors(model, self.tables, index), dim=-1)  # [b, 1 + 19, d]
         logits = (candidates @ preference[torch.from_numpy(rows).to(device)].unsqueeze(-1)).squeeze(-1)
+        logits = logits * self.scale.exp()
         logits[:, 1:] = logits[:, 1:].masked_fill(~torch.from_numpy(usable).to(device), -torch.inf)
         return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=device))
 

@@ -7,6 +7,7 @@ torch = pytest.importorskip("torch")
 
 import tastes  # noqa: E402
 
+from offline_train import finetuning  # noqa: E402
 from offline_train.batches import (  # noqa: E402
     Gatherer,
     ItemTables,
@@ -364,3 +365,37 @@ def test_where_the_target_is_written_later_comments_may_be_drawn():
     assert set(negatives[0]) <= {1, 2, 3, 4}
     assert len(set(negatives[0])) > 1
     assert (corpus.samples.kind != VIEW).all()
+
+
+def test_the_comment_loss_finds_its_own_temperature(monkeypatch, data):
+    made = []
+
+    class Seen(finetuning._Losses):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            made.append(self)
+
+    monkeypatch.setattr(finetuning, "_Losses", Seen)
+    corpus, split, texts = data
+    config = dataclasses.replace(QUICK, epochs=2)
+    random = np.random.default_rng(0)
+    samples = trainable(corpus.samples.take(split.train), "comment")
+
+    found = finetune(corpus, split, texts, config, small(corpus))
+    (losses,) = made
+    assert losses.scale.item() != finetuning._SCALE
+    # A preference that says nothing of comments: the less it is believed, the better.
+    preference = torch.from_numpy(random.normal(size=(len(samples), 16)).astype(np.float32)) * 30
+    everything = np.ones(len(samples), bool)
+    values = {}
+    for scale in (0.0, -2.0, -20.0):
+        losses.scale.data.fill_(scale)
+        losses.random = np.random.default_rng(1)
+        values[scale] = losses.comment(found.model, preference, samples, everything)
+    assert values[0.0] > values[-2.0] > values[-20.0]
+    losses.random = np.random.default_rng(1)
+    usable = losses.negatives.draw(samples, config.comment_negatives, losses.random)[1].sum(1)
+    assert float(values[-20.0]) == pytest.approx(float(np.log(1 + usable).mean()), abs=1e-4)  # chance
+    losses.scale.data.fill_(0.0)
+    losses.comment(found.model, preference, samples, everything).backward()
+    assert losses.scale.grad.item() > 0  # a step of descent believes it less
