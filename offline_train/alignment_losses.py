@@ -40,6 +40,7 @@ def contrasts(
     user: Tensor,
     target_text: Tensor,
     both: Tensor,
+    scale: Tensor,
     temperature: float = TEMPERATURE,
 ) -> Contrasts:
     """Of a whole batch, the losses.
@@ -55,6 +56,7 @@ def contrasts(
         target: [n, d] A t(target).
         kind, user, target_text: int64 [n].
         both: bool [n], both histories hold something, so that their preferences can be told apart.
+        scale: [n], what the cosines of `rec` are multiplied by, beside 1 / temperature.
     """
     preference, other, z, target = (F.normalize(x, dim=-1) for x in (preference, other, z, target))
     alike = kind[:, None] == kind[None, :]
@@ -64,7 +66,7 @@ def contrasts(
     scores = torch.stack(((z * preference).sum(-1), (z * other).sum(-1)), -1) / temperature  # [n, 2]
     behaviour = F.cross_entropy(scores, torch.zeros_like(kind), reduction="none")
     return Contrasts(
-        rec=info_nce(preference, target, for_target, temperature),
+        rec=info_nce(preference * scale[:, None], target, for_target, temperature),
         rec_chance=for_target.sum(1).double().log().mean(),
         behaviour=(behaviour * both).sum() / both.sum().clamp(min=1),
         z=z_contrast(preference, z, for_z, temperature),
@@ -84,6 +86,6 @@ def z_contrast(preference: Tensor, z: Tensor, usable: Tensor, temperature: float
 
 
 def info_nce(anchors: Tensor, candidates: Tensor, usable: Tensor, temperature: float = TEMPERATURE) -> Tensor:
-    """Mean over rows i of -log softmax over the usable candidates, at candidate i. Unit vectors [n, d], bool [n, n]."""
+    """Mean over rows i of -log softmax over the usable candidates, at candidate i. Vectors [n, d], bool [n, n]."""
     logits = (anchors @ candidates.T / temperature).masked_fill(~usable, -torch.inf)
     return F.cross_entropy(logits, torch.arange(len(anchors), device=anchors.device))

@@ -17,6 +17,8 @@ from offline_train.sr import SR, Side, SRConfig
 _LINEAR = 4.0
 #: how long A t(x) is: as in an SR that starts from scratch, whose other parts are made for texts of this length
 _TEXT_LENGTH = 0.2
+#: ln of the scale of L_rec to begin with; it learns so many times as fast as weights do, being a single number
+_SCALE, _SCALE_RATE = -1.0, 10.0
 
 
 class Standard(nn.Module):
@@ -79,7 +81,11 @@ class TextMap(nn.Module):
 
 
 class Aligner(nn.Module):
-    """The heads: from pooled texts and prompt states to the vectors that the contrasts are about."""
+    """The heads: from pooled texts and prompt states to the vectors that the contrasts are about.
+
+    Each kind of sample has a temperature of its own in `L_rec`, learned, as the comment loss of stage 2 has. Where
+    next comments can hardly be told (reviews of a film by their first words), .07 would make all of them alike.
+    """
 
     def __init__(self, sr: SRConfig, llm_dim: int) -> None:
         super().__init__()
@@ -91,6 +97,7 @@ class Aligner(nn.Module):
         self.to_z = nn.Linear(llm_dim, sr.dim)
         nn.init.normal_(self.to_z.weight, std=llm_dim**-0.5)
         nn.init.zeros_(self.to_z.bias)
+        self.scale = nn.Parameter(torch.full((2,), _SCALE / _SCALE_RATE))  # of comment and video samples
 
     def start(self) -> dict[str, Tensor]:
         """The weights that stage 2 starts from, named as in `SR`."""
@@ -169,5 +176,6 @@ class Aligner(nn.Module):
             user=columns["user"],
             target_text=columns["target_text"],
             both=columns["both"].bool(),
+            scale=(_SCALE_RATE * self.scale)[(columns["kind"] == VIEW).long()].exp(),
             temperature=temperature,
         )

@@ -255,3 +255,21 @@ def test_comments_of_one_video_come_in_groups(data):
     assert place[comment].mean() == pytest.approx(0.5, abs=0.05)
     often = comment & np.isin(video, np.argsort(expected)[-5:])
     assert place[often].mean() == pytest.approx(0.5, abs=0.15)
+
+
+def test_a_kind_that_cannot_be_told_is_believed_less(data, whole):
+    """Where comment targets are anybody's, descent lowers the scale of comments."""
+    corpus, split, _ = data
+    texts = CorpusTexts.of(corpus.log, split.valid_ms)
+    drawer = Drawer(corpus, split, texts, QUICK.draw, 0)
+    batch = AlignmentBatch.of([drawer.draw(int(row)) for row in drawer.choose(64)])
+    comments = np.flatnonzero(batch.columns["kind"] == INTERACTION)
+    mixed = np.roll(comments, 1)
+    for name in ("target", "target_text"):
+        batch.columns[name][comments] = batch.columns[name][mixed]
+    heads = copy.deepcopy(whole.heads).eval()
+    heads.scale.data.fill_(0.0)  # as sure as .07 says
+    torch.manual_seed(0)
+    pooled, states = torch.randn(len(batch.texts), whole.llm.dim), torch.zeros(64, whole.llm.dim)
+    heads(batch, pooled, states, 0.07).rec.backward()
+    assert heads.scale.grad[0].item() > 0

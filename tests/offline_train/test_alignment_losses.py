@@ -11,13 +11,14 @@ from offline_train.alignment_losses import contrasts, info_nce  # noqa: E402
 pytestmark = pytest.mark.train
 
 
-def columns(n, kind=None, user=None, text=None, both=None):
+def columns(n, kind=None, user=None, text=None, both=None, scale=None):
     at = torch.arange(n)
     return {
         "kind": torch.zeros(n, dtype=torch.int64) if kind is None else torch.tensor(kind),
         "user": at if user is None else torch.tensor(user),
         "target_text": at if text is None else torch.tensor(text),
         "both": torch.ones(n, dtype=torch.bool) if both is None else torch.tensor(both),
+        "scale": torch.ones(n) if scale is None else torch.tensor(scale),
     }
 
 
@@ -30,6 +31,15 @@ def test_two_samples_by_hand():
         assert float(value) == pytest.approx(expected, abs=1e-6)
     assert float(parts.align) == pytest.approx(2 * expected, abs=1e-6)
     assert float(parts.rec_chance) == pytest.approx(math.log(2))
+
+
+def test_the_scale_is_of_l_rec_alone_and_each_samples_own():
+    e = torch.eye(4)
+    parts = contrasts(2 * e[:2], e[2:], 3 * e[:2], e[:2], **columns(2, scale=[0.5, 3.0]), temperature=0.5)
+    mine, others, plain = (math.log(1 + math.exp(-2 * scale)) for scale in (0.5, 3.0, 1.0))
+    assert float(parts.rec) == pytest.approx((mine + others) / 2, abs=1e-6)
+    assert float(parts.z) == pytest.approx(plain, abs=1e-6)
+    assert float(parts.behaviour) == pytest.approx(plain, abs=1e-6)
 
 
 def test_equal_vectors_give_chance():
