@@ -395,7 +395,7 @@ def test_the_comment_loss_finds_its_own_temperature(monkeypatch, data):
     assert values[0.0] > values[-2.0] > values[-20.0]
     losses.random = np.random.default_rng(1)
     usable = losses.negatives.draw(samples, config.comment_negatives, losses.random)[1].sum(1)
-    assert float(values[-20.0]) == pytest.approx(float(np.log(1 + usable).mean()), abs=1e-4)  # chance
+    assert values[-20.0].item() == pytest.approx(np.log(1 + usable).mean(), abs=1e-4)  # chance
     losses.scale.data.fill_(0.0)
     losses.comment(found.model, preference, samples, everything).backward()
     assert losses.scale.grad.item() > 0  # a step of descent believes it less
