@@ -143,7 +143,7 @@ class Drawer:
         """`rows` in random order, but for comment samples under the same video: `same_video` of them stay together."""
         rows = random.permutation(rows)
         most = self.config.same_video
-        if most == 1:
+        if most <= 1:
             return rows
         together = np.arange(len(rows))  # numbers of groups
         comment = np.flatnonzero(self.samples.kind[rows] == INTERACTION)
