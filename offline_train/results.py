@@ -197,6 +197,8 @@ def _study(
 
     steps(f"{source.data}: ranking")
     scorers = [scorer for task in ("video", "comment") for scorer in baselines(task, log, corpus, training, seeds[0])]
+    svd = text_vectors(log, cutoff_ms=split.valid_ms)
+    scorers.append(VectorProfile(corpus, svd.comment, f"text profile ({SVD})"))
     scorers += [Random(task, log, seed) for task in ("video", "comment") for seed in seeds[1:]]
     results = evaluate(log, corpus, split, [*scorers, *trained], protocols=PROTOCOLS)
     steps(f"{source.data}: ranking without each live signal")
@@ -223,8 +225,6 @@ def _texts(
     """The SR alone on other texts and with parts of stage 1 left out; and what came after training, by the student."""
     scorers: list[Scorer] = []
     late: list[Result] = []
-    svd = text_vectors(corpus.log, cutoff_ms=split.valid_ms)
-    scorers.append(VectorProfile(corpus, svd.comment, f"text profile ({SVD})"))
     align = replace(source.align, threads=config.threads)
     for seed in seeds:
         plain = trained_bundle(folder, corpus, split, replace(config, task=JOINT, seed=seed), work / "bundles")

@@ -105,12 +105,15 @@ def test_part_of_the_samples_sees_recent_videos_without_their_ids(data):
     assert torch.allclose(preference(None), preference(0))
 
 
-def test_a_model_that_knows_nothing_is_never_chosen_and_one_that_counted_may_be(data):
+def test_a_model_that_knows_nothing_is_never_chosen_and_one_that_counted_or_was_aligned_may_be(data):
     config = dataclasses.replace(QUICK, epochs=1, learning_rate=1e-12)
     assert finetune(*data, config, small(data[0]), initial=lambda model: TEXT_START).best_epoch == 1
     counted = finetune(*data, config, small(data[0]))
     assert counted.start.startswith("counts")
     assert counted.best_epoch == 0
+    corpus, split, texts = data
+    aligned = dataclasses.replace(texts, start={})
+    assert finetune(corpus, split, aligned, config, small(corpus), initial=lambda model: TEXT_START).best_epoch == 0
 
 
 def test_a_start_from_counts_does_not_lean_on_axes_that_stage_1_has_turned(data):
