@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from model_runtime.candidates import Candidates
 from model_runtime.ids import text_digest
 from model_runtime.index import Index
+from model_runtime.text import Student
 
 
 class VideoEntry(Struct, frozen=True, gc=False):
@@ -47,7 +48,7 @@ class Arrivals:
     def __init__(self, candidates: Candidates) -> None:
         bundle = candidates.bundle
         self.candidates = candidates
-        self._student = bundle.student
+        self._students = bundle.student, bundle.comment_student or bundle.student
         self._videos = _Texts(bundle.video_text_digests, candidates.video_index, bundle.video_title_vectors)
         self._comments = _Texts(bundle.comment_text_digests, candidates.comments.index, bundle.comment_vectors)
         self.encoded = 0  #: texts that got a vector of the student
@@ -55,23 +56,22 @@ class Arrivals:
     def apply(self, entries: Sequence[Entry]) -> list[Entry]:
         """Take in some entries; texts are encoded together. Returns those that can't be recommended: training did not
         know them, and the bundle has no student."""
-        new: dict[str, int] = {}  # texts to encode
+        titles, comments = (_Encoding(student) for student in self._students)
         vectors: list[int | NDArray[np.float32] | None] = []  # for each entry: place among those, vector, or no change
         for entry in entries:
-            texts = self._videos if isinstance(entry, VideoEntry) else self._comments
-            if entry.text is None or self._student is None or not texts.differs(entry.id, entry.text):
+            texts, encoding = (self._videos, titles) if isinstance(entry, VideoEntry) else (self._comments, comments)
+            if entry.text is None or encoding.student is None or not texts.differs(entry.id, entry.text):
                 vectors.append(None)
             elif (known := texts.trained(entry.id)) is not None:
                 vectors.append(known)
             else:
-                vectors.append(new.setdefault(entry.text, len(new)))
-        encoded = self._student.encode(list(new)) if self._student is not None and new else None
-        self.encoded += len(new)
+                vectors.append(encoding.add(entry.text))
+        encoded = titles.vectors(), comments.vectors()
+        self.encoded += len(encoded[0]) + len(encoded[1])
         unknown = []
         for entry, vector in zip(entries, vectors, strict=True):
             if isinstance(vector, int):
-                assert encoded is not None
-                vector = encoded[vector]
+                vector = encoded[not isinstance(entry, VideoEntry)][vector]
             if not (self._video(entry, vector) if isinstance(entry, VideoEntry) else self._comment(entry, vector)):
                 unknown.append(entry)
         return unknown
@@ -91,6 +91,24 @@ class Arrivals:
             return self.candidates.set_comment(entry.id, entry.text is not None) or entry.text is None
         self.candidates.add_comment(entry.id, entry.video_id, vector, entry.likes, entry.created_ms)
         return True
+
+
+class _Encoding:
+    """Texts that one student is to encode together, each once."""
+
+    def __init__(self, student: Student | None) -> None:
+        self.student = student
+        self._new: dict[str, int] = {}
+
+    def add(self, text: str) -> int:
+        """Its place among the vectors."""
+        return self._new.setdefault(text, len(self._new))
+
+    def vectors(self) -> NDArray[np.float32]:
+        """[texts, d]."""
+        if self.student is None or not self._new:
+            return np.zeros((0, 0), np.float32)
+        return self.student.encode(list(self._new))
 
 
 class _Texts:

@@ -47,6 +47,7 @@ SAMPLE = "sample.json"
 #: the same steps' weights for compiled functions; may be left out
 STEP_WEIGHTS = "steps.npz"
 STUDENT = "student.npz"
+COMMENT_STUDENT = "comment_student.npz"
 LIVE = "live.npz"
 #: float32 tables, one row of `dim` numbers per video, and per comment
 VIDEO_TABLES = ("video_id_vectors", "video_title_vectors", "video_comment_vectors", "video_vectors")
@@ -105,6 +106,7 @@ class Bundle:
     comment_video: NDArray[np.int32]  # [n_c]
     sample: list[Sample]
     student: Student | None = None  #: None: what training did not know has no vectors
+    comment_student: Student | None = None  #: of comments' texts; None: those are the student's as well
     video_text_digests: NDArray[np.uint32] | None = None  # [n_v], tell a title that is not the one trained with
     comment_text_digests: NDArray[np.uint32] | None = None  # [n_c]
     live: LiveSection | None = None  #: None: scores are the SR's alone
@@ -181,6 +183,7 @@ class Bundle:
             comment_video=comment_video,
             sample=_decode(path / SAMPLE, list[Sample]) if SAMPLE in manifest.files else [],
             student=Student.load(path / STUDENT, dim) if STUDENT in manifest.files else None,
+            comment_student=Student.load(path / COMMENT_STUDENT, dim) if COMMENT_STUDENT in manifest.files else None,
             live=LiveSection.load(path / LIVE, {"video": n_v, "comment": n_c}) if LIVE in manifest.files else None,
             neighbours=_load_neighbours(path, n_v) if f"{NEIGHBOURS[0]}.npy" in manifest.files else None,
             step_weights=(
@@ -210,6 +213,7 @@ def write_bundle(
     version: str | None = None,
     sample: Sequence[Sample] | Sequence[Mapping[str, Any]] | None = None,
     student: Student | None = None,
+    comment_student: Student | None = None,
     live: LiveSection | None = None,
     metrics: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
@@ -251,6 +255,8 @@ def write_bundle(
                 put(SAMPLE, msgspec.json.encode(list(sample)))
             if student is not None:
                 put(STUDENT, student.to_bytes())
+            if comment_student is not None:
+                put(COMMENT_STUDENT, comment_student.to_bytes())
             if live is not None:
                 put(LIVE, live.to_bytes())
             manifest = Manifest(

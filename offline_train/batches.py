@@ -131,8 +131,7 @@ def preferences(model: SR, tables: ItemTables, batch: Batch) -> tuple[Tensor, Te
 def comment_vectors(model: SR, tables: ItemTables, index: Tensor) -> Tensor:
     """A t(comment) for an index tensor of any shape, [..., d]; maps each comment once, however often it occurs."""
     distinct, inverse = index.to(tables.comments.device).unique(return_inverse=True)
-    vectors: Tensor = model.text(tables.comments[distinct])
-    return vectors[inverse]
+    return model.comment_map(tables.comments[distinct])[inverse]
 
 
 def popular_comments(log: Log, corpus: Corpus, split: Split) -> np.ndarray:

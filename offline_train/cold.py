@@ -41,17 +41,17 @@ def cold_ranking(
 
     Args:
         bundle: made from this log, with this split.
-        student: in place of the bundle's own.
+        student: for titles and comments, in place of the bundle's own.
         limit: at most so many targets per task, evenly spread.
         advance: called with (done, total) after each batch.
 
     Raises:
         ValueError: the bundle has no student and none is given, or it does not hold the log's items.
     """
-    student = student or bundle.student
-    if student is None:
+    students = (student, student) if student else (bundle.student, bundle.comment_student or bundle.student)
+    if students[0] is None or students[1] is None:
         raise ValueError(f"bundle {bundle.version} has no student; train it with one")
-    late = with_student(log, split, bundle, student)
+    late = with_students(log, split, bundle, students[0], students[1])
     samples = corpus.samples
     target_is_cold = np.where(
         samples.kind == VIEW,
@@ -67,8 +67,8 @@ def cold_ranking(
     return evaluate(log, corpus, cold, scorers, protocols=protocols, limit=limit, advance=advance)
 
 
-def with_student(log: Log, split: Split, bundle: Bundle, student: Student) -> Bundle:
-    """The bundle as a live worker would have it: the student's vectors for what was first seen after training.
+def with_students(log: Log, split: Split, bundle: Bundle, titles_student: Student, comments_student: Student) -> Bundle:
+    """The bundle as a live worker would have it: the students' vectors for what was first seen after training.
 
     Raises:
         ValueError: it does not hold the log's items, in the log's order.
@@ -82,8 +82,8 @@ def with_student(log: Log, split: Split, bundle: Bundle, student: Student) -> Bu
         bundle.comment_vectors.copy(),
         bundle.video_vectors.copy(),
     )
-    titles[videos] = student.encode([log.video_titles[i] for i in videos])
-    texts[comments] = student.encode([log.comment_texts[i] for i in comments])
+    titles[videos] = titles_student.encode([log.video_titles[i] for i in videos])
+    texts[comments] = comments_student.encode([log.comment_texts[i] for i in comments])
     both = bundle.video_id_vectors[videos] + titles[videos]
     vectors[videos] = both / np.maximum(np.linalg.norm(both, axis=1, keepdims=True), 1e-12)
     return replace(bundle, video_title_vectors=titles, comment_vectors=texts, video_vectors=vectors)

@@ -51,11 +51,12 @@ class Distilled:
 
     metrics: `texts`, `held_out` (numbers of texts), `cosine` and `cosine_p10` (mean, and 10th percentile), `length`
         (mean length over the teacher's), `shift` (distance of the two means over the root mean square of the teacher's
-        lengths), `seconds`.
+        lengths), `seconds`. Those of `comments` have `comment_` before their names, but for the seconds, of both.
     """
 
     student: Student
     metrics: dict[str, float]
+    comments: Student | None = None  #: of comments' texts, where these have a map of their own
 
 
 class Network(nn.Module):

@@ -74,6 +74,7 @@ def export(
         created_ms=created_ms,
         sample=sample(reference, corpus, split),
         student=student.student if student else None,
+        comment_student=student.comments if student else None,
         metrics={"validation": {"video_ndcg@5": best.video_ndcg5, "comment_ndcg@5": best.comment_ndcg5}}
         | ({"student": student.metrics} if student else {})
         | dict(metrics or {}),
@@ -110,6 +111,7 @@ def with_metrics(
         version=bundle.version,
         sample=bundle.sample,
         student=bundle.student,
+        comment_student=bundle.comment_student,
         live=live or bundle.live,
         metrics=manifest.metrics | dict(metrics),
         training=manifest.training,
@@ -123,22 +125,32 @@ def encoder_onnx(encoder: SREncoder, config: SRConfig) -> bytes:
 
 
 def train_student(
-    tables: Mapping[str, np.ndarray],
+    finetuned: Finetuned,
     corpus: Corpus,
     split: Split,
     config: DistillConfig | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Distilled:
-    """The student of a trained model's text vectors A t(x) (`tables`, as `arrays` gives them).
+    """The student of a trained model's text vectors A t(x); two of them, if comments have a map of their own.
 
     It learns from the titles and comments of the training period only, so that those after it show what it can do.
     """
+    model, tables = finetuned.model, finetuned.tables
     log = corpus.log
     videos = np.flatnonzero(log.first_seen_video < split.valid_ms)
     comments = np.flatnonzero(log.first_seen_comment < split.valid_ms)
     texts = [*(log.video_titles[i] for i in videos), *(log.comment_texts[i] for i in comments)]
-    vectors = np.concatenate((tables["video_title_vectors"][videos], tables["comment_vectors"][comments]))
-    return distill(texts, vectors, config, report)
+    with torch.inference_mode():
+        rows = torch.cat((tables.titles[torch.from_numpy(videos)], tables.comments[torch.from_numpy(comments)]))
+        titles, own = _numpy(model.text(rows)), _numpy(model.comment_map(rows))
+    distilled = distill(texts, titles, config, report)
+    if not model.apart:
+        return distilled
+    other = distill(texts, own, config, report)
+    seconds = distilled.metrics["seconds"] + other.metrics["seconds"]
+    metrics = distilled.metrics | {f"comment_{name}": value for name, value in other.metrics.items()}
+    del metrics["comment_seconds"]
+    return Distilled(distilled.student, metrics | {"seconds": seconds}, other.student)
 
 
 def steps_onnx(encoder: SREncoder, config: SRConfig) -> dict[str, bytes]:
@@ -165,7 +177,7 @@ def arrays(finetuned: Finetuned, corpus: Corpus) -> dict[str, np.ndarray]:
         "video_title_vectors": _numpy(titles),
         "video_comment_vectors": _numpy(comment_vectors(model, tables, tables.popular)),
         "video_vectors": _numpy(F.normalize(ids + titles, dim=-1)),
-        "comment_vectors": _numpy(model.text(tables.comments[:-1])),
+        "comment_vectors": _numpy(model.comment_map(tables.comments[:-1])),
         "comment_video": log.comment_video.astype(np.int32),
         "video_text_digests": np.array(list(map(text_digest, log.video_titles)), np.uint32),
         "comment_text_digests": np.array(list(map(text_digest, log.comment_texts)), np.uint32),

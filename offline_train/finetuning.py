@@ -142,6 +142,7 @@ def finetune(
     validator = Validator(corpus, split, tables, config.task, config.seed)
     aligned = texts.start is not None
     start = choose_start(model, validator, samples, config.seed, aligned) if initial is None else initial(model)
+    model.comment_text.requires_grad_(bool(model.apart))
     losses = _Losses(corpus, split, tables, config, random)
     optimizer = _optimizer(model, config, 1.0 if start.startswith(TEXT_START) else config.id_rate, losses.scale)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.averaging))

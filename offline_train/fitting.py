@@ -22,7 +22,7 @@ from offline_train.curves import draw_curves
 from offline_train.deployed import BundleScorer
 from offline_train.distill import DistillConfig
 from offline_train.evaluation import evaluate, training_events
-from offline_train.export import arrays, export, train_student, with_metrics
+from offline_train.export import export, train_student, with_metrics
 from offline_train.finetuning import FinetuneConfig, Finetuned, Progress, finetune
 from offline_train.live_fitting import Choice, live_section
 from offline_train.live_scorer import live_scorers
@@ -100,7 +100,7 @@ def fit(
     if student:
         stage("distilling the student text encoder")
         distilling = DistillConfig(seed=config.seed, threads=config.threads)
-        distilled = train_student(arrays(finetuned, corpus), corpus, split, distilling)
+        distilled = train_student(finetuned, corpus, split, distilling)
 
     registry_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fit-", dir=registry_dir) as scratch:

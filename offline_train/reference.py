@@ -26,7 +26,7 @@ from offline_train.log import NEVER
 from offline_train.sr import SR, SRConfig
 from streams.history import UserState
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 _BATCH = 64
 
 
@@ -143,7 +143,7 @@ class Reference:
         """
         model = self.model
         videos = F.normalize(model.id_vectors() + model.text(self.tables.titles), dim=-1)  # [n_v, d]
-        comments = F.normalize(model.text(self.tables.comments[:-1]), dim=-1)  # [n_c, d]
+        comments = F.normalize(model.comment_map(self.tables.comments[:-1]), dim=-1)  # [n_c, d]
         rankings = []
         for first in range(0, len(requests), _BATCH):
             part = requests[first : first + _BATCH]

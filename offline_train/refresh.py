@@ -25,7 +25,7 @@ from typing import Literal
 
 import msgspec
 
-from model_runtime.bundle import Bundle
+from model_runtime.bundle import COMMENT_STUDENT, STUDENT, Bundle
 from model_runtime.manifest import BundleError
 from model_runtime.registry import Registry, RegistryError
 from model_runtime.scorer import Scorer
@@ -36,7 +36,7 @@ from offline_train.curves import draw_curves
 from offline_train.deployed import check_horizon, history_config
 from offline_train.distill import Distilled
 from offline_train.evaluation import Result, evaluate
-from offline_train.export import arrays, export, train_student, with_metrics
+from offline_train.export import export, train_student, with_metrics
 from offline_train.finetuning import Epoch, Finetuned, Progress, finetune
 from offline_train.gate import CANDIDATE, SERVING, Decision, judge
 from offline_train.log import Log
@@ -236,15 +236,18 @@ def _student(config: RefreshConfig, work: Work, finetuned: Finetuned, corpus: Co
         return None
 
     def make(folder: Path) -> None:
-        distilled = train_student(arrays(finetuned, corpus), corpus, split, settings)
-        (folder / "student.npz").write_bytes(distilled.student.to_bytes())
+        distilled = train_student(finetuned, corpus, split, settings)
+        for name, student in ((STUDENT, distilled.student), (COMMENT_STUDENT, distilled.comments)):
+            if student is not None:
+                (folder / name).write_bytes(student.to_bytes())
         # Not how long it took: the same refresh makes the same bundle.
         metrics = {name: value for name, value in distilled.metrics.items() if name != "seconds"}
         (folder / "metrics.json").write_bytes(msgspec.json.encode(metrics))
 
     folder = work.stage("student", make)
-    student = Student.load(folder / "student.npz", finetuned.model.config.dim)
-    return Distilled(student, msgspec.json.decode((folder / "metrics.json").read_bytes()))
+    dim, metrics = finetuned.model.config.dim, msgspec.json.decode((folder / "metrics.json").read_bytes())
+    comments = Student.load(folder / COMMENT_STUDENT, dim) if (folder / COMMENT_STUDENT).exists() else None
+    return Distilled(Student.load(folder / STUDENT, dim), metrics, comments)
 
 
 def _bundle(

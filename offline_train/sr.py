@@ -7,11 +7,12 @@ for the video that the user is on, a comment preference; scores are cosines to c
 Where it departs from the paper: the video preference has a learned *prior*, the same for everybody, which is all there
 is for a user without history; and each preference has a *profile residual*, a learned multiple of the mean of the
 history's own videos or comments, weighted by recency (without it, training has to find from nothing what an untrained
-cosine already knows), and A starts as the projection on the leading components. Dropout acts on inputs, on what each
+cosine already knows), and A starts as the projection on the leading components. Comments have a map of their own in
+place of A where validation says so (`start_apart`). Dropout acts on inputs, on what each
 sublayer adds and in the pooling, not inside attention and feed-forward, where it took a third of the training time.
 
 `SREncoder` is what serving runs: it takes vectors that are already gathered and d wide, so its ONNX graph holds no
-tables. `SR` adds what makes those vectors: the id table, its scale g, and the text map A.
+tables. `SR` adds what makes those vectors: the id table, its scale g, and the text maps.
 
 Shapes: B users, V and C positions of the two histories (at least 1, padded), d = dim, n_v videos.
 """
@@ -231,10 +232,12 @@ class SREncoder(nn.Module):
 class SR(nn.Module):
     """The encoder with its tables: id embeddings, their scale g, and the map A from text vectors.
 
-    `known` marks the videos with training interactions; the others have a zero id, in training as in serving.
+    `known` marks the videos with training interactions; the others have a zero id, in training as in serving. `apart`:
+    comments have a map of their own; else A is theirs too, as in the paper.
     """
 
     known: Tensor
+    apart: Tensor
 
     def __init__(self, config: SRConfig) -> None:
         super().__init__()
@@ -244,12 +247,14 @@ class SR(nn.Module):
         self.text = nn.Linear(config.text_dim, config.dim, bias=False)  # A
         self.encoder = SREncoder(config)
         self.register_buffer("known", torch.ones(config.videos, 1))
+        self.register_buffer("apart", torch.zeros((), dtype=torch.bool))
         self.apply(_initialise)
         # Where training starts from. Text vectors come with their strongest components first, so A begins as the best
         # linear map to d there is without training (texts then are as long as ids), M as a mean, so that content lies
         # where the candidates do, and the comment preference near the profile, the attention being small beside it.
         with torch.no_grad():
             nn.init.eye_(self.text.weight).mul_(0.2)
+            self.comment_text = nn.Parameter(self.text.weight.clone(), requires_grad=False)  # [d, d_t], if `apart`
             self.encoder.mix.weight += torch.eye(config.dim).repeat(1, 2) / 2
             self.encoder.comment_norm.weight.fill_(0.1)
         for history in (self.encoder.video_history, self.encoder.comment_history):
@@ -298,6 +303,26 @@ class SR(nn.Module):
         cosine = _POPULAR * popularity.to(vectors)
         self.ids.weight += (cosine / (1 - cosine**2).sqrt() * others - along)[:, None] * axes[:, -1]
         self.encoder.video_prior.copy_(measure * prior * axes[:, -1])
+
+    @torch.no_grad()
+    def start_apart(self, weight: Tensor, comments: Tensor) -> None:
+        """Give comments a map of their own. M takes it back to where titles lie, as well as a linear map can.
+
+        Args:
+            weight: [d, d_t], brought to the length that A gives to comments.
+            comments: [n, d_t], t(comment), to measure that, and M's way back, on.
+        """
+        plain, own = self.text(comments), comments @ weight.T
+        own *= (measure := plain.norm(dim=-1).mean() / own.norm(dim=-1).mean())
+        back = torch.linalg.lstsq(own.double(), plain.double(), driver="gelsd").solution.T.to(plain)
+        half = self.encoder.mix.weight[:, self.config.dim :]
+        half.copy_(half @ back)
+        self.comment_text.copy_(weight * measure)
+        self.apart.fill_(True)
+
+    def comment_map(self, comments: Tensor) -> Tensor:
+        """A t(comment) of rows [..., d_t], or what stands in its place: [..., d]."""
+        return F.linear(comments, self.comment_text if self.apart else self.text.weight)
 
     @torch.no_grad()
     def text_axes(self, titles: Tensor) -> Tensor:

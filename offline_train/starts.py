@@ -14,11 +14,16 @@ from torch import Tensor
 
 from offline_train.cooccurrence import cooccurrence_factors
 from offline_train.corpus import Samples
-from offline_train.log import VIEW
+from offline_train.discriminant import discriminant
+from offline_train.log import INTERACTION, VIEW
 from offline_train.sr import SR
 from offline_train.validation import Validator
 
 TEXT_START = "text"
+#: shrinkages of the discriminants that are tried for a map of comments' own ...
+SHRINKAGES = (0.1, 1.0)
+#: ... which has to be better for comments by this factor, as they no longer gain from what A learns of titles
+_PAYS_APART = 1.1
 #: lengths of the prior that are tried for the start from counts
 PRIORS = (3.0, 10.0, 30.0)
 #: half-lives of the profiles, in positions, that are tried for either start
@@ -34,8 +39,29 @@ def choose_start(model: SR, validator: Validator, samples: Samples, seed: int, a
         samples: of the training part.
         aligned: the model has weights of stage 1.
     """
+    own = _apart(model, validator, samples)
     found, score = _counts(model, validator, samples, validator(model).joint, seed, aligned)
-    return (found or TEXT_START) + _half_lives(model, validator, score)
+    return (found or TEXT_START) + own + _half_lives(model, validator, score)
+
+
+def _apart(model: SR, validator: Validator, samples: Samples) -> str:
+    """Comments get a map of their own: to what tells one user's from another's."""
+    score, comments = validator(model).comment, samples.take(samples.kind == INTERACTION)
+    if score is None or not len(comments):
+        return ""
+    texts = validator.tables.comments[torch.from_numpy(comments.target_comment.astype(np.int64))]
+    said, plain = "", copy(model)
+    best, score = plain, score * _PAYS_APART
+    for shrinkage in SHRINKAGES:
+        found = discriminant(texts.cpu().numpy(), comments.user, model.config.dim, shrinkage)
+        if not found.any():
+            continue
+        model.load_state_dict(plain)
+        model.start_apart(torch.from_numpy(found).to(texts), texts)
+        if (tried := validator(model).comment or 0.0) > score:
+            said, best, score = f", comments apart by a discriminant shrunk by {shrinkage:g}", copy(model), tried
+    model.load_state_dict(best)
+    return said
 
 
 def _counts(

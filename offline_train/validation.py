@@ -79,7 +79,7 @@ class Validator:
         return _ndcg(ranks)
 
     def _comments(self, model: SR) -> float:
-        vectors = F.normalize(model.text(self.tables.comments[:-1]), dim=-1)
+        vectors = F.normalize(model.comment_map(self.tables.comments[:-1]), dim=-1)
         ranks = []
         for rows, batch in self._batches(self.comment):
             preference = preferences(model, self.tables, batch)[1]

@@ -16,7 +16,7 @@ def make(out: Path, console: Console) -> Path:
     """Simulate the demo's platform, train on its log, and write the bundle to `out`."""
     from offline_train.corpus import Corpus, temporal_split
     from offline_train.distill import DistillConfig
-    from offline_train.export import arrays, export, train_student
+    from offline_train.export import export, train_student
     from offline_train.finetuning import FinetuneConfig, finetune
     from offline_train.log import Log
     from offline_train.sources.simulator import Simulator
@@ -37,7 +37,7 @@ def make(out: Path, console: Console) -> Path:
         console.print(
             f"epoch {finetuned.best_epoch}: NDCG@5 videos {best.video_ndcg5:.4f}, comments {best.comment_ndcg5:.4f}"
         )
-        student = train_student(arrays(finetuned, corpus), corpus, split, student_config)
+        student = train_student(finetuned, corpus, split, student_config)
         console.print(f"student: mean cosine to the model's own vectors {student.metrics['cosine']:.3f}")
         version = f"demo-{PLATFORM.seed}"
         export(finetuned, corpus, split, texts, Path(scratch) / "bundle", student=student, version=version)

@@ -14,7 +14,7 @@ from offline_train.alignment_config import AlignmentConfig
 from offline_train.corpus import Corpus, Split
 from offline_train.deployed import BundleScorer
 from offline_train.distill import DistillConfig
-from offline_train.export import arrays, export, train_student, with_metrics
+from offline_train.export import export, train_student, with_metrics
 from offline_train.finetuning import FinetuneConfig, Progress, finetune
 from offline_train.live_fitting import live_section
 from offline_train.sources.writer import LogWriter
@@ -95,7 +95,7 @@ def trained_bundle(
         student = None
         if variant and variant.student:
             distilling = DistillConfig(seed=config.seed, threads=config.threads)
-            student = train_student(arrays(finetuned, corpus), corpus, split, distilling)
+            student = train_student(finetuned, corpus, split, distilling)
         bundle = export(finetuned, corpus, split, texts, Path(scratch) / "sr", student=student)
         kinds = ("video", "comment") if config.task == JOINT else (config.task,)
         srs = [BundleScorer(bundle, corpus.log, corpus, kind, threads=config.threads) for kind in kinds]

@@ -22,11 +22,14 @@ TITLES = [f"title {i}" for i in range(12)]
 TEXTS = [f"what somebody said, {i}" for i in range(30)]
 STAGE = MODEL.video_ids[MODEL.arrays["comment_video"][4]]  # c4 is under it
 RNG = np.random.default_rng(8)
-STUDENT = Student(
-    RNG.integers(-127, 128, (1 << 10, MODEL.dim)).astype(np.int8),
-    np.full(1 << 10, 0.01, np.float32),
-    RNG.normal(size=(MODEL.dim, MODEL.dim)).astype(np.float32),
-    RNG.normal(size=MODEL.dim).astype(np.float32),
+STUDENT, OTHER = (
+    Student(
+        RNG.integers(-127, 128, (1 << 10, MODEL.dim)).astype(np.int8),
+        np.full(1 << 10, 0.01, np.float32),
+        RNG.normal(size=(MODEL.dim, MODEL.dim)).astype(np.float32),
+        RNG.normal(size=MODEL.dim).astype(np.float32),
+    )
+    for _ in range(2)
 )
 
 
@@ -146,6 +149,21 @@ def test_the_last_entry_of_an_item_decides(folder: Path, entries: list[Entry], s
             assert np.array_equal(vector, arrays[int(id_[1:])])
         else:
             np.testing.assert_allclose(vector, STUDENT.encode([text])[0], atol=1e-6)
+
+
+def test_comments_have_a_student_of_their_own_where_the_bundle_has_one(tmp_path: Path) -> None:
+    bundle = MODEL.write(tmp_path / "b", student=STUDENT, comment_student=OTHER)
+    candidates = Candidates(bundle)
+    arrivals = Arrivals(candidates)
+    arrivals.apply(
+        [VideoEntry("new", "the same"), CommentEntry("late", "the same", "new"), VideoEntry("other", "another")]
+    )
+    np.testing.assert_allclose(title_of(candidates, "new"), STUDENT.encode(["the same"])[0], atol=1e-6)
+    np.testing.assert_allclose(text_of(candidates, "late"), OTHER.encode(["the same"])[0], atol=1e-6)
+    np.testing.assert_allclose(title_of(candidates, "other"), STUDENT.encode(["another"])[0], atol=1e-6)
+    assert arrivals.encoded == 3
+    again = MODEL.write(tmp_path / "c", student=bundle.student, comment_student=bundle.comment_student)
+    assert again.manifest.files == bundle.manifest.files
 
 
 def test_a_bundle_without_a_student_tells_what_it_can_not_recommend(tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ import pytest
 pytest.importorskip("torch")
 
 import tastes
+import torch
 
-from offline_train.cold import STUDENT, TEACHER, cold_ranking, kept, with_student
+from offline_train.cold import STUDENT, TEACHER, cold_ranking, kept, with_students
 from offline_train.corpus import Corpus, temporal_split
 from offline_train.distill import DistillConfig
-from offline_train.export import arrays, export, train_student
+from offline_train.export import export, train_student, with_metrics
 from offline_train.finetuning import FinetuneConfig, finetune
 from offline_train.sr import SRConfig
 from offline_train.text import text_vectors
@@ -29,7 +30,7 @@ def parts(tmp_path_factory):
     config = FinetuneConfig(epochs=1, batch=64, threads=1)
     finetuned = finetune(corpus, split, texts, config, SRConfig(len(log.video_ids), dim=16, feedforward=32))
     quick = DistillConfig(bits=12, samples=5_000, learning_rate=5e-3, threads=1)
-    student = train_student(arrays(finetuned, corpus), corpus, split, quick)
+    student = train_student(finetuned, corpus, split, quick)
     bundle = export(finetuned, corpus, split, texts, tmp_path_factory.mktemp("cold") / "bundle", student=student)
     # Some of the tests need items that came late; which ones is all the same to them.
     first = log.first_seen_video.copy(), log.first_seen_comment.copy()
@@ -41,7 +42,7 @@ def parts(tmp_path_factory):
 def test_only_what_came_later_has_the_students_vectors(parts):
     log, _, split, bundle = parts
     assert bundle.student is not None
-    late = with_student(log, split, bundle, bundle.student)
+    late = with_students(log, split, bundle, bundle.student, bundle.student)
     cold = log.first_seen_comment >= split.valid_ms
     assert np.array_equal(late.comment_vectors[~cold], bundle.comment_vectors[~cold])
     texts = [text for text, is_cold in zip(log.comment_texts, cold, strict=True) if is_cold]
@@ -50,6 +51,32 @@ def test_only_what_came_later_has_the_students_vectors(parts):
     assert np.array_equal(late.video_vectors[~cold], bundle.video_vectors[~cold])
     np.testing.assert_allclose(np.linalg.norm(late.video_vectors[cold], axis=1), 1, atol=1e-5)
     assert np.array_equal(late.video_id_vectors, bundle.video_id_vectors)
+
+
+def test_where_comments_have_their_own_map_they_have_their_own_student(parts, tmp_path):
+    log, corpus, split, _ = parts
+    config = FinetuneConfig(epochs=0, threads=1)
+    texts = text_vectors(log, cutoff_ms=split.valid_ms)
+    finetuned = finetune(corpus, split, texts, config, SRConfig(len(log.video_ids), dim=16, feedforward=32))
+    finetuned.model.start_apart(
+        torch.randn(16, 256, generator=torch.Generator().manual_seed(1)), finetuned.tables.comments
+    )
+    quick = DistillConfig(bits=12, samples=20_000, learning_rate=5e-3, threads=1)
+    student = train_student(finetuned, corpus, split, quick)
+    assert student.comments is not None
+    assert student.metrics["comment_texts"] == student.metrics["texts"] > 50
+    bundle = export(finetuned, corpus, split, texts, tmp_path / "bundle", student=student)
+    assert bundle.comment_student is not None
+    assert with_metrics(bundle, tmp_path / "again", {}).manifest.files == bundle.manifest.files
+    late = with_students(log, split, bundle, bundle.student, bundle.comment_student)
+
+    def cosines(one, other):
+        return (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+
+    cold = log.first_seen_video >= split.valid_ms
+    assert cosines(late.video_title_vectors[cold], bundle.video_title_vectors[cold]).mean() > 0.8
+    cold = log.first_seen_comment >= split.valid_ms
+    assert cosines(late.comment_vectors[cold], bundle.comment_vectors[cold]).mean() > 0.8
 
 
 def test_cold_targets_are_ranked_with_both(parts):

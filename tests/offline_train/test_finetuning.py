@@ -160,6 +160,41 @@ def test_profiles_start_from_the_half_life_that_ranks_best():
     assert "video half-life" in run.start
 
 
+def signed():
+    """A log in which a quiet pair of words says whose a comment is, among loud ones about topics."""
+    random = np.random.default_rng(0)
+    users, videos, topics = 40, 60, [[f"t{k}{i}" for i in range(6)] for k in range(12)]
+    catalog, views = (
+        [Video(f"v{i}", " ".join(random.choice(topics[i % 12], 3)), created_ms=0) for i in range(videos)],
+        [],
+    )
+    for user in range(users):
+        for step, video in enumerate(random.permutation(videos)[:24]):
+            loud = " ".join(random.choice(topics[random.integers(12)], 9))
+            name = f"{user}-{step}"
+            catalog.append(Comment(f"c{name}", f"v{video}", f"{loud} m{user % 8} n{user // 8}", created_ms=1))
+            ts_ms = 1000 + step * 3_600_000 + user
+            views.append(CommentInteraction(f"l{name}", f"u{user}", f"v{video}", f"c{name}", ts_ms, "like"))
+    return Corpus.build(Log.build(iter(catalog), iter(views)))
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_comments_get_a_map_of_their_own_where_it_tells_users_apart(data, pays: bool):
+    corpus = signed() if pays else data[0]  # where topics are all that there is to like, A finds them
+    split = temporal_split(corpus)
+    texts = text_vectors(corpus.log, cutoff_ms=split.valid_ms)
+    run, start = (
+        finetune(corpus, split, texts, dataclasses.replace(QUICK, epochs=epochs), small(corpus)) for epochs in (1, 0)
+    )
+    comments = run.tables.comments[:5]
+    for model in (run.model, start.model):
+        assert bool(model.apart) is pays
+        assert torch.equal(model.comment_map(comments), model.text(comments)) is not pays
+    assert ("comments apart" in run.start) is pays
+    learned = not torch.equal(run.model.comment_text, start.model.comment_text)
+    assert learned is pays, "it learns where it is used"
+
+
 def test_it_stops_without_a_gain(data):
     config = dataclasses.replace(QUICK, epochs=30, patience=2, learning_rate=1e-12)
     run = finetune(*data, config, small(data[0]))

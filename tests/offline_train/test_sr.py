@@ -143,6 +143,22 @@ def test_the_text_map_starts_as_a_projection():
     assert torch.allclose(torch.nn.functional.cosine_similarity(projected[:, :12], text), torch.ones(3))
 
 
+def test_comments_share_the_text_map_until_they_are_apart():
+    torch.manual_seed(5)
+    model, texts = SR(CONFIG), torch.randn(40, 12)
+    assert torch.equal(model.comment_map(texts), model.text(texts))
+    titles, weight = torch.randn(6, CONFIG.dim), torch.randn(16, 12)
+    with torch.no_grad():
+        before = model.encoder.mix(torch.cat((titles, model.text(texts[:6])), -1))
+    model.start_apart(weight, texts)
+    own = model.comment_map(texts)
+    assert torch.allclose(F.normalize(own, dim=-1), F.normalize(texts @ weight.T, dim=-1), atol=1e-5)
+    assert own.norm(dim=-1).mean().item() == pytest.approx(model.text(texts).norm(dim=-1).mean().item(), rel=1e-4)
+    # 16 numbers hold all of the 12, so M's way back loses nothing.
+    with torch.no_grad():
+        assert torch.allclose(model.encoder.mix(torch.cat((titles, own[:6]), -1)), before, atol=1e-4)
+
+
 def test_a_start_from_counts_turns_with_the_texts():
     torch.manual_seed(3)
     videos, prior = 12, 10.0
