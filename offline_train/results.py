@@ -78,6 +78,7 @@ def make_results(
     config: FinetuneConfig = DEFAULT,
     recbole_seeds: int | None = None,
     stage1_seeds: int | None = None,
+    ablations: bool = True,
     advance: Advance = lambda done, total, what: None,
 ) -> Path:
     """Make `out/results.md`, `out/results.json` and the pictures, and return the document.
@@ -95,6 +96,7 @@ def make_results(
             means `seeds`.
         stage1_seeds: runs of stage 1, each a language model's training; None means `seeds`, 0 leaves the comparison of
             texts out.
+        ablations: in that, leave out parts of stage 1 and of the SR as well: three more runs of stage 1 per data set.
 
     Raises:
         SourceError: a data set is not where it should be.
@@ -108,7 +110,7 @@ def make_results(
     per_log = 3 + seeds * len(tasks) + theirs + bool(aligned)
     steps = _Steps(len(chosen) * per_log + len(others), advance)
     studies = [
-        _study(source, shared, work, range(seeds), tasks, config, range(theirs), range(aligned), steps)
+        _study(source, shared, work, range(seeds), tasks, config, range(theirs), range(aligned), ablations, steps)
         for source in chosen
     ]
     for benchmark in others:
@@ -153,6 +155,7 @@ def _study(
     config: FinetuneConfig,
     recbole_seeds: range,
     stage1_seeds: range,
+    ablations: bool,
     steps: _Steps,
 ) -> Study:
     steps(f"{source.data}: converting")
@@ -207,7 +210,9 @@ def _study(
     study = Study(source.data, source.slug, results, _facts(source, log, corpus, split), ablation, span)
     if stage1_seeds:
         steps(f"{source.data}: other texts, and stage 1")
-        study.texts, study.cold = _texts(source, folder, corpus, split, config, stage1_seeds, work, steps.say)
+        study.texts, study.cold = _texts(
+            source, folder, corpus, split, config, stage1_seeds, ablations, work, steps.say
+        )
         study.texts_how = said(source.align)
     return study
 
@@ -219,6 +224,7 @@ def _texts(
     split: Split,
     config: FinetuneConfig,
     seeds: range,
+    ablations: bool,
     work: Path,
     report: Callable[[str], None],
 ) -> tuple[list[Result], list[Result]]:
@@ -232,7 +238,7 @@ def _texts(
             BundleScorer(plain, corpus.log, corpus, kind, name=SVD, threads=config.threads)
             for kind in ("video", "comment")
         ]
-        for variant in variants(corpus, split, work / "stage1", align, seed, report):
+        for variant in variants(corpus, split, work / "stage1", align, seed, report, ablations):
             report(f"{source.data}: {variant.name}, seed {seed}")
             one = replace(config, task=JOINT, seed=seed)
             bundle = trained_bundle(folder, corpus, split, one, work / "bundles", variant=variant)

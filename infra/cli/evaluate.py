@@ -173,6 +173,12 @@ def command(
     help="Runs of stage 1, for the comparison of texts; each trains a language model for some minutes to an hour; 0: "
     "leave it out.  [default: as many as --seeds]",
 )
+@click.option(
+    "--ablations/--no-ablations",
+    default=True,
+    help="In the comparison of texts, leave out parts of stage 1 and of the model as well: three more runs of stage 1 "
+    "per data set.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the rows of results.json as well.")
 def results(
     shared: Path,
@@ -184,6 +190,7 @@ def results(
     only: tuple[str, ...],
     recbole_seeds: int | None,
     stage1_seeds: int | None,
+    ablations: bool,
     as_json: bool,
 ) -> None:
     """Convert, train with several seeds, evaluate, and write results.md, results.json and the pictures.
@@ -209,6 +216,7 @@ def results(
                 config=config,
                 recbole_seeds=recbole_seeds,
                 stage1_seeds=stage1_seeds,
+                ablations=ablations,
                 advance=advance,
             )
         except (SourceError, LogError, RecBoleError, ValueError, OSError) as error:

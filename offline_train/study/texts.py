@@ -140,9 +140,15 @@ def _read(settings: AlignmentConfig) -> tuple[int, int]:
 
 
 def variants(
-    corpus: Corpus, split: Split, work: Path, align: AlignmentConfig, seed: int, report: Report = lambda what: None
+    corpus: Corpus,
+    split: Split,
+    work: Path,
+    align: AlignmentConfig,
+    seed: int,
+    report: Report = lambda what: None,
+    ablations: bool = True,
 ) -> Iterator[Variant]:
-    """The rows of one seed: the two that tell whether stage 1 pays, and of the first seed all others as well."""
+    """The rows of one seed: the two that tell whether stage 1 pays, and of the first seed `ablations` as well."""
     one = replace(align, seed=seed)
 
     def row(name: str, text: str = "llm", **options: object) -> Variant:
@@ -150,7 +156,7 @@ def variants(
 
     yield row(RAW, settings=replace(align, seed=0))
     yield row(FULL, align=one, settings=align, student=True)
-    if seed:
+    if seed or not ablations:
         return
     yield row(IDS, "none", kinds=("video",))
     yield row(f"{FULL}, vectors alone", align=one, settings=align, parts=("vectors",))

@@ -175,6 +175,15 @@ def test_other_texts_and_parts_of_stage_1_stand_in_the_table(
         monkeypatch.setattr(where, name, lambda *_, **__: pytest.fail("made again"))
     again = make_results(shared, tmp_path / "again", tmp_path / "work", **options)
     assert (again.parent / "results.json").read_text() == (document.parent / "results.json").read_text()
+    fewer = make_results(shared, tmp_path / "fewer", tmp_path / "work", ablations=False, **options)
+    plain = {row["model"] for row in json.loads((fewer.parent / "results.json").read_text())}
+    parts = ("behaviour contrast", "InfoNCE with z", "L_rec", "the profile residual")
+    assert {row["model"] for row in rows} - plain == {
+        texts.IDS,
+        f"{texts.RAW} without the profile residual",
+        *(f"{texts.FULL}, {part} alone" for part in ("vectors", "start")),
+        *(f"{texts.FULL} without {part}" for part in parts),
+    }
 
 
 def test_a_log_is_converted_again_only_if_its_files_changed(source: Source, shared: Path, tmp_path: Path) -> None:
