@@ -139,13 +139,18 @@ class _Run:
         self.llm = llm
         self.lora = llm.lora()
         self.result = Aligned(self.heads, llm, config)
-        self.optimizers = [
-            torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
-            for parameters, rate in (
-                (list(self.lora.values()), config.learning_rate),
-                (list(self.heads.parameters()), config.head_learning_rate),
-            )
+        text_map = list(self.heads.map.parameters())
+        others = [p for p in self.heads.parameters() if all(p is not other for other in text_map)]
+        groups: list[dict[str, Any]] = [
+            {"params": others, "share": 1.0},
+            {"params": text_map, "share": config.map_rate},
         ]
+        self.optimizers = [
+            torch.optim.AdamW([{"params": list(self.lora.values()), "share": 1.0}], weight_decay=0.0),
+            torch.optim.AdamW(groups, weight_decay=0.0),
+        ]
+        for optimizer, rate in zip(self.optimizers, (config.learning_rate, config.head_learning_rate), strict=True):
+            _set_rate(optimizer, rate)
         self.memory: list[_Memory] = []
         self.reading = Reading(llm, self.texts, config.text_tokens)
         if saved is not None:
@@ -311,7 +316,7 @@ class _Run:
     def _rates(self, number: int) -> None:
         share = min(1.0, (number + 1) / max(1, math.ceil(self.config.warmup * len(self.batches))))
         for optimizer in self.optimizers:
-            optimizer.param_groups[0]["lr"] = self.config.learning_rate * share
+            _set_rate(optimizer, self.config.learning_rate * share)
 
     def _seed(self, *where: int) -> None:
         rank, _ = place()
@@ -354,3 +359,8 @@ class _Run:
         for number, (pooled, states) in zip(range(done - len(rows), done), rows, strict=True):
             drawn = [self.drawer.draw(int(row)) for row in self._local(self.batches[number])]
             self.memory.append(_Memory(AlignmentBatch.of(drawn), pooled, states))
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["share"]

@@ -23,6 +23,7 @@ class AlignmentConfig:
     batch: int = 128  #: of all processes together
     learning_rate: float = 3e-4
     head_learning_rate: float = 3e-4  #: ours: while the heads learn alone; beside the LLM it is `learning_rate`
+    map_rate: float = 1.0  #: ours: at which part of these rates the text MLP learns; 0: it stays as it starts
     warmup: float = 0.03
     temperature: float = TEMPERATURE
     rec: float = 1.0

@@ -29,7 +29,8 @@ from offline_train.text import TEXT_DIM, TextVectors, text_vectors
 IDS, SVD, RAW, FULL = "ids alone", "SVD text", "no-stage-1", "lsvcr"
 
 #: stage 1 as two cores without a GPU can have it. Against the paper: prompts show five items of each history, batches
-#: are smaller, samples are few, and the heads learn from twenty thousand others first, and again between the steps.
+#: are smaller, samples are few, and the heads learn from twenty thousand others first, and again between the steps; and the
+#: text MLP stays the LLM's principal components, which so few samples only spoil.
 ALIGN = AlignmentConfig(
     DrawConfig(prompt_history=5, same_video=8),
     LoraSettings(dropout=0.0),
@@ -38,8 +39,9 @@ ALIGN = AlignmentConfig(
     warmup=0.25,
     text_tokens=16,
     head_learning_rate=1e-3,
+    map_rate=0.0,
     head_samples=20_000,
-    head_epochs=8,
+    head_epochs=4,
     z_samples=768,
     replay=2,
 )
