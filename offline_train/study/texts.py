@@ -29,8 +29,8 @@ from offline_train.text import TEXT_DIM, TextVectors, text_vectors
 IDS, SVD, RAW, FULL = "ids alone", "SVD text", "no-stage-1", "lsvcr"
 
 #: stage 1 as two cores without a GPU can have it. Against the paper: prompts show five items of each history, batches
-#: are smaller, samples are few, and the heads learn from twenty thousand others first, and again between the steps; and the
-#: text MLP stays the LLM's principal components, which so few samples only spoil.
+#: are smaller, samples are few, and the heads learn from twenty thousand others first, and again between the steps; and
+#: the text MLP stays the LLM's principal components, which so few samples only spoil.
 ALIGN = AlignmentConfig(
     DrawConfig(prompt_history=5, same_video=8),
     LoraSettings(dropout=0.0),

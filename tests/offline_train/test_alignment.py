@@ -95,6 +95,25 @@ def test_the_gradient_cache_is_exact(data, whole, tmp_path):
         assert dataclasses.astuple(a) == pytest.approx(dataclasses.astuple(b), abs=2e-3)
 
 
+def test_the_text_mlp_learns_as_fast_as_it_is_told(data, whole, tmp_path):
+    still = run(data, tmp_path / "0", dataclasses.replace(QUICK, learning_rate=0.0, head_learning_rate=0.0))
+    where = still.heads.state_dict()
+
+    def moved(aligned, part):
+        return max(
+            (value - where[name]).abs().max().item()
+            for name, value in aligned.heads.state_dict().items()
+            if name.startswith(part)
+        )
+
+    held, slow = (run(data, tmp_path / f"{rate}", dataclasses.replace(QUICK, map_rate=rate)) for rate in (0.0, 0.01))
+    assert moved(held, "map.") == 0
+    assert 0 < moved(slow, "map.") < 0.1 * moved(whole, "map.")
+    for aligned in (held, slow, whole):
+        assert moved(aligned, "text.") > 1e-4
+        assert any(value.abs().sum() > 0 for name, value in aligned.llm.lora().items() if "lora_B" in name)
+
+
 def test_the_map_to_z_begins_below_chance_and_the_rest_as_it_was(data, tmp_path):
     settings = dataclasses.replace(QUICK, z_samples=48, z_steps=150, head_epochs=0, learning_rate=0.0, replay=0)
     aligned = run(data, tmp_path / "with", settings)
