@@ -97,10 +97,12 @@ def _pays(data: str, task: str, protocol: str, found: Found) -> str:
     (whole, spread), (raw, other) = _figures(data, found[FULL]), _figures(data, found[RAW])
     verdict = compare(found[FULL], found[RAW])
     beyond = abs(whole - raw) > max(spread, other)
-    seeds = "beyond" if beyond else "within"
+    seeds = f"{'beyond' if beyond else 'within'} the seeds' spread ({max(spread, other):.4f})"
+    if min(len(found[FULL]), len(found[RAW])) < 2:
+        seeds = "one seed, so without a spread of seeds"
     return (
         f"- {_TASKS[task]}, {protocol}: {FULL} is {verdict.word} {RAW} by targets ({verdict.difference:+.4f} ± "
-        f"{verdict.error:.4f}), {seeds} the seeds' spread ({max(spread, other):.4f})."
+        f"{verdict.error:.4f}), {seeds}."
     )
 
 

@@ -16,9 +16,10 @@ from offline_train.metrics import Ranks, summary
 from offline_train.protocols import Protocols
 from offline_train.sources.oracle import Oracle
 from offline_train.sources.simulator import Simulator, SimulatorConfig
-from offline_train.study import over_time, recbole
+from offline_train.study import over_time, recbole, text_report
 from offline_train.study.live_ablation import Remembered, Silent, only
 from offline_train.study.simulated import ORACLE_FILE, OracleScorer
+from offline_train.study.texts import FULL, RAW
 
 pytestmark = pytest.mark.train
 
@@ -51,6 +52,20 @@ def test_recbole_learns_from_training_alone_and_is_asked_every_video_question_of
     last = int(np.flatnonzero(samples.event_index == events[-1])[0])
     newest = corpus.videos[corpus.video_offsets[samples.user[last]] : samples.video_end[last]][-recbole.LENGTH :]
     assert task["test_items"][task["test_offsets"][-2] :].tolist() == newest.tolist()
+
+
+def test_what_one_seed_says_of_stage_1_is_not_said_to_be_beyond_a_spread() -> None:
+    def result(model: str, above: list[int]) -> Result:
+        ranks = Ranks(np.array(above * 50), np.ones(len(above) * 50, np.int64))
+        return Result("video", "as-of", "temporal", model, summary(ranks), {"ranked": len(ranks)}, 0.0, ranks=ranks)
+
+    better, worse, between = [0, 0, 1], [5, 9, 30], [0, 0, 2]
+    one = {FULL: [result(FULL, better)], RAW: [result(RAW, worse)]}
+    assert text_report._pays("x", "video", "as-of", one).endswith("one seed, so without a spread of seeds.")
+    two = {FULL: [result(FULL, better), result(FULL, between)], RAW: [result(RAW, worse), result(RAW, worse)]}
+    said = text_report._pays("x", "video", "as-of", two)
+    assert "lsvcr is above no-stage-1" in said
+    assert "beyond the seeds' spread (0.0" in said
 
 
 def test_answers_belong_to_their_questions(corpus: Corpus) -> None:
