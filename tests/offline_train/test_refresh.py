@@ -89,6 +89,23 @@ def test_a_refresh_publishes_and_the_next_one_starts_from_it(folder: Path, tmp_p
     assert json.loads(registry.kept(f"reports/{again.version}/report.json")) == report
 
 
+def test_comments_stay_apart_from_one_refresh_to_the_next(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offline_train.starts._PAYS_APART", 0.0)
+    first = refresh(config(folder, tmp_path), release=promote)
+    monkeypatch.setattr("offline_train.starts._PAYS_APART", 1e9)
+    again = refresh(config(folder, tmp_path, gate={"fewest": 10, "margin": 0.9}), release=promote)
+    assert again.outcome == "published", again.why
+    for done in (first, again):
+        bundle = Registry(tmp_path / "registry").open(done.version)
+        assert Scorer(bundle).check_sample() > 0
+        assert bundle.student is not None
+        assert bundle.comment_student is not None
+        assert bundle.comment_student.to_bytes() != bundle.student.to_bytes()
+        assert bundle.manifest.metrics["student"]["comment_texts"] == bundle.manifest.metrics["student"]["texts"]
+
+
 def test_a_worse_model_is_not_published_and_the_report_says_why(
     folder: Path, tmp_path: Path, served: Refreshed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
