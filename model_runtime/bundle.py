@@ -3,7 +3,8 @@
 `bundle.json` describes it, `encoder.onnx` turns histories into preferences, `.npy` tables hold the vectors
 (memory-mapped, so the processes of a machine share them), `.json` lists hold the ids in the order of the tables. Graphs
 and a `steps.npz` for incremental encoding make an event cost what it changes; bundles without them are served too. A
-`student.npz`, where there is one, gives vectors to texts that come later; a `live.npz` adds live signals to scores.
+`student.npz`, where there is one, gives vectors to texts that come later (a `comment_student.npz` to comments, if these
+have a text map of their own); a `live.npz` adds live signals to scores.
 """
 
 from __future__ import annotations

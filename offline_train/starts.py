@@ -22,7 +22,9 @@ from offline_train.validation import Validator
 TEXT_START = "text"
 #: shrinkages of the discriminants that are tried for a map of comments' own ...
 SHRINKAGES = (0.1, 1.0)
-#: ... which has to be better for comments by this factor, as they no longer gain from what A learns of titles
+#: ... from at most so many comments of users drawn at random (400 MB in double precision) ...
+_MOST_COMMENTS = 200_000
+#: ... and which has to be better for comments by this factor, as they no longer gain from what A learns of titles
 _PAYS_APART = 1.1
 #: lengths of the prior that are tried for the start from counts
 PRIORS = (3.0, 10.0, 30.0)
@@ -39,16 +41,19 @@ def choose_start(model: SR, validator: Validator, samples: Samples, seed: int, a
         samples: of the training part.
         aligned: the model has weights of stage 1.
     """
-    own = _apart(model, validator, samples)
+    own = _apart(model, validator, samples, seed)
     found, score = _counts(model, validator, samples, validator(model).joint, seed, aligned)
     return (found or TEXT_START) + own + _half_lives(model, validator, score)
 
 
-def _apart(model: SR, validator: Validator, samples: Samples) -> str:
+def _apart(model: SR, validator: Validator, samples: Samples, seed: int) -> str:
     """Comments get a map of their own: to what tells one user's from another's."""
     score, comments = validator(model).comment, samples.take(samples.kind == INTERACTION)
     if score is None or not len(comments):
         return ""
+    if len(comments) > _MOST_COMMENTS:  # whole users: one comment of each would tell nothing
+        place = np.random.default_rng(seed).permutation(int(comments.user.max()) + 1)
+        comments = comments.take(np.argsort(place[comments.user], kind="stable")[:_MOST_COMMENTS])
     texts = validator.tables.comments[torch.from_numpy(comments.target_comment.astype(np.int64))]
     said, plain = "", copy(model)
     best, score = plain, score * _PAYS_APART

@@ -16,6 +16,7 @@ from offline_train.batches import (  # noqa: E402
     preferences,
 )
 from offline_train.corpus import Corpus, leave_one_out, temporal_split  # noqa: E402
+from offline_train.discriminant import discriminant  # noqa: E402
 from offline_train.finetuning import FinetuneConfig, finetune, interacted, trainable  # noqa: E402
 from offline_train.log import INTERACTION, VIEW, Log  # noqa: E402
 from offline_train.negatives import CommentNegatives  # noqa: E402
@@ -193,6 +194,25 @@ def test_comments_get_a_map_of_their_own_where_it_tells_users_apart(data, pays: 
     assert ("comments apart" in run.start) is pays
     learned = not torch.equal(run.model.comment_text, start.model.comment_text)
     assert learned is pays, "it learns where it is used"
+
+
+def test_whole_users_tell_where_comments_are_too_many(monkeypatch):
+    corpus = signed()
+    split = temporal_split(corpus)
+    texts = text_vectors(corpus.log, cutoff_ms=split.valid_ms)
+    seen = []
+
+    def spied(vectors, user, dim, shrinkage):
+        seen.append(np.unique(user, return_counts=True)[1])
+        return discriminant(vectors, user, dim, shrinkage)
+
+    monkeypatch.setattr("offline_train.starts.discriminant", spied)
+    monkeypatch.setattr("offline_train.starts._MOST_COMMENTS", 200)
+    run = finetune(corpus, split, texts, dataclasses.replace(QUICK, epochs=0), small(corpus))
+    assert "comments apart" in run.start
+    for counts in seen:
+        assert counts.sum() == 200
+        assert np.median(counts) > 10, "of a few users all, not of all a few"
 
 
 def test_it_stops_without_a_gain(data):
