@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
-from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model_runtime import choice
 from model_runtime.bundle import Bundle
 from model_runtime.comments import Comments
 from model_runtime.ids import video_digest
 from model_runtime.index import Index
+from model_runtime.names import Names
 from model_runtime.rows import Column, Table, inverse_lengths
 
 
@@ -29,7 +31,7 @@ class Candidates:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self._ids = bundle.video_ids
-        self._late_ids: list[str] = []
+        self.names = Names(self._ids)
         self.video_index = Index.of(self._ids)
         self.comments = Comments(bundle)
         self.id_vectors = Table(bundle.video_id_vectors)
@@ -87,7 +89,7 @@ class Candidates:
         self.comment_vectors.late.extend(self.comment_vectors.take(at) if comment is None else comment[None])
         vector = id_vector + title
         self.vectors.late.extend(vector * inverse_lengths(vector)[:, None])
-        self._late_ids.append(video_id)
+        self.names.append(video_id)
         self._threads.extend(np.array([thread], np.int32))
         self._late_digests.extend(np.array([video_digest(video_id)], np.uint32))
         # A scorer may look at any moment: for one it may find neither row of an id alive, but never both, and whoever
@@ -194,15 +196,7 @@ class Candidates:
     @property
     def video_ids(self) -> NDArray[np.object_]:
         """The id of each row, [rows]; a copy if any came later than the bundle."""
-        return np.concatenate((self._ids, np.array(self._late_ids, dtype=object))) if self._late_ids else self._ids
-
-    def names(self, rows: NDArray[np.intp]) -> list[str]:
-        """Ids of rows."""
-        n = len(self._ids)
-        if len(rows) == 0 or rows.max() < n:
-            names: list[str] = self._ids[rows].tolist()
-            return names
-        return [self._ids[row] if row < n else self._late_ids[row - n] for row in rows.tolist()]
+        return self.names.all()
 
     def bundle_rows(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
         """The bundle's rows of the same videos, which differ where a title changed; -1 of those not in the bundle."""
@@ -248,22 +242,30 @@ class Candidates:
         All videos of a digest are barred when several share it. Digests of unknown videos are skipped. Not for several
         threads at a time.
         """
-        sizes = np.fromiter(map(len, digests), dtype=np.intp, count=len(digests))
-        wanted = np.fromiter(chain.from_iterable(digests), dtype=np.uint32, count=int(sizes.sum()))
+        flat = array("I")
+        for some in digests:
+            flat.extend(some)
+        wanted, sizes = np.frombuffer(flat, np.uint32), np.array([len(some) for some in digests], np.int64)
         self._digests.extend(self._late_digests.values()[len(self._digests) - len(self._ids) :])
-        counts, rows = self._digests.find(wanted)
-        return np.repeat(np.repeat(np.arange(len(digests)), sizes), counts), rows
+        return self._digests.find(wanted, sizes)
 
 
 class _Digests:
-    """Digests of rows, sorted."""
+    """Digests of rows, sorted, and where those with the same first bits begin."""
 
     def __init__(self, digests: NDArray[np.uint32]) -> None:
         self._rows = np.argsort(digests, kind="stable")
         self._sorted = digests[self._rows]
+        self._index()
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def _index(self) -> None:
+        bits = max(1, min(24, len(self._rows).bit_length()))
+        self._shift = np.int64(32 - bits)
+        self._starts = np.searchsorted(self._sorted, np.arange(1 << bits, dtype=np.int64) << self._shift)
+        self._starts = np.append(self._starts, len(self._rows)).astype(np.int64)
 
     def extend(self, digests: NDArray[np.uint32]) -> None:
         """Digests of the rows after the last; a copy of all, so for many at a time."""
@@ -273,12 +275,19 @@ class _Digests:
         at = np.searchsorted(self._sorted, digests[order], side="right")
         self._rows = np.insert(self._rows, at, len(self._rows) + order)
         self._sorted = np.insert(self._sorted, at, digests[order])
+        if len(self._rows) > 4 * len(self._starts):
+            self._index()
+        else:
+            self._starts[1:] += np.cumsum(np.bincount(digests >> self._shift, minlength=len(self._starts) - 1))
 
-    def find(self, wanted: NDArray[np.uint32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """For each digest how many rows have it, and these rows, one after another."""
+    def find(self, wanted: NDArray[np.uint32], sizes: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """For users with so many digests each, one after another: each row that has one, and whose it is."""
+        if (module := choice.module()) is not None:
+            users, rows = module.find(wanted, sizes, self._starts, self._shift, self._sorted, self._rows)
+            return users, rows
         left = np.searchsorted(self._sorted, wanted, side="left")
         counts = np.searchsorted(self._sorted, wanted, side="right") - left
         # left[i], left[i] + 1, ..., left[i] + counts[i] - 1 for each i, without a loop
         ends = np.cumsum(counts)
         at = np.arange(ends[-1] if len(ends) else 0) + np.repeat(left - ends + counts, counts)
-        return counts, self._rows[at]
+        return np.repeat(np.repeat(np.arange(len(sizes)), sizes), counts), self._rows[at]

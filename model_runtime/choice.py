@@ -120,6 +120,11 @@ def _kernel() -> _Kernel:
     return _Kernel()
 
 
+def module() -> ModuleType | None:
+    """The compiled functions (`model_runtime.choice_kernel`), if they are at hand."""
+    return _kernel().module
+
+
 def wait() -> None:
     """Until compiled code is at hand, where Numba is installed; once on a machine it takes some seconds."""
     _kernel().wait()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from model_runtime.bundle import Bundle
 from model_runtime.index import Index
+from model_runtime.names import Names
 from model_runtime.rows import Column, Rows, Table, inverse_lengths
 
 #: comments of one video that are scored at most: half of them those with the most likes, the others the newest
@@ -29,7 +30,7 @@ class Comments:
 
     def __init__(self, bundle: Bundle) -> None:
         self._ids = bundle.comment_ids
-        self._late_ids: list[str] = []
+        self.names = Names(self._ids)
         self.index = Index.of(self._ids)
         self.vectors = Table(bundle.comment_vectors)
         self.threads = bundle.manifest.counts.videos
@@ -63,7 +64,7 @@ class Comments:
         self.vectors.late.extend(vector[None])
         self._likes.extend(np.array([min(likes, _MOST_LIKES)], np.int32))
         self._created_ms.extend(np.array([created_ms], np.int64))
-        self._late_ids.append(comment_id)
+        self.names.append(comment_id)
         if known >= 0:  # before the new row is seen: a reader never finds both
             self._alive.values()[known] = False
         self._alive.extend(np.ones(1, dtype=bool))
@@ -134,11 +135,3 @@ class Comments:
             return (self.vectors.base[rows] @ preference) * self._inverse_lengths[rows]
         vectors = self.vectors.take(rows)
         return (vectors @ preference) * inverse_lengths(vectors)
-
-    def names(self, rows: Rows) -> list[str]:
-        """Ids of rows."""
-        n = len(self._ids)
-        if len(rows) == 0 or rows.max() < n:
-            names: list[str] = self._ids[rows].tolist()
-            return names
-        return [self._ids[row] if row < n else self._late_ids[row - n] for row in rows.tolist()]

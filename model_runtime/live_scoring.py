@@ -158,7 +158,7 @@ class LiveVideos(Ranker):
         return np.minimum(since, [told.get(name, NEVER_MS) for name in self._names(rows)])
 
     def _names(self, rows: Rows) -> list[str]:
-        return self._candidates.names(rows)
+        return self._candidates.names.of(rows)
 
     def _row_of(self, id_: str) -> int:
         return self._candidates.video_index[id_]
@@ -207,7 +207,7 @@ class LiveComments(Ranker):
         return np.where(created > 0, created, NEVER_MS)
 
     def _names(self, rows: Rows) -> list[str]:
-        return self._candidates.comments.names(rows)
+        return self._candidates.comments.names.of(rows)
 
     def _row_of(self, id_: str) -> int:
         return self._candidates.comments.index[id_]

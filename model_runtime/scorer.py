@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from msgspec import Struct
@@ -25,7 +26,11 @@ from model_runtime.ranking import best, thresholds, without
 from model_runtime.sessions import Sessions
 from model_runtime.signals import Signals
 
-__all__ = ["Ranking", "Request", "Scorer"]
+__all__ = ["Ranking", "Rendered", "Request", "Scorer"]
+
+Result = TypeVar("Result")
+#: what becomes of a batch: of its requests, and of the videos and comments that were ranked for each
+Finish = Callable[[Sequence[Request], list[Ranked], list[Ranked]], list[Result]]
 
 #: Users encoded together. More gain nothing, and pad short histories to longer ones.
 CHUNK = 64
@@ -54,6 +59,16 @@ class Ranking(Struct, frozen=True, gc=False):
     comment_source: str = "model"
     video_parts: list[Part] | None = None
     comment_parts: list[Part] | None = None
+
+
+class Rendered(Struct, frozen=True, gc=False):
+    """A `Ranking` as it is published: each list is the JSON array of its items (`model_runtime.items`)."""
+
+    videos: bytes
+    comment_video: str | None
+    comments: bytes
+    video_source: str = "model"
+    comment_source: str = "model"
 
 
 class Scorer:
@@ -88,6 +103,8 @@ class Scorer:
         self.candidates = Candidates(bundle)
         self.top_videos = top_videos
         self.top_comments = top_comments
+        for names in (self.candidates.names, self.candidates.comments.names):
+            names.pack()
         self._encoder = Encoder(bundle, threads=threads)
         self._features = Features(self.candidates, bundle.window, CHUNK)
         graphs = StepGraphs(bundle, threads=threads) if bundle.incremental else None
@@ -133,14 +150,15 @@ class Scorer:
         Raises:
             ValueError: a request's two comment columns differ in length.
         """
-        # Users with histories of like length go together: a batch is padded to its longest.
-        order = sorted(range(len(requests)), key=lambda i: _size(requests[i]))
-        rankings: dict[int, Ranking] = {}
-        with self._lock:
-            for start in range(0, len(order), CHUNK):
-                rows = order[start : start + CHUNK]
-                rankings.update(zip(rows, self._score([requests[i] for i in rows]), strict=True))
-        return [rankings[i] for i in range(len(requests))]
+        return self._in_batches(requests, self._ranking)
+
+    def render(self, requests: Sequence[Request]) -> list[Rendered]:
+        """As `score`, with lists as they are published, which is faster than making them from rankings.
+
+        Raises:
+            ValueError: a request's two comment columns differ in length, or a score is not finite.
+        """
+        return self._in_batches(requests, self._rendered)
 
     def check_sample(self, tolerance: float = 1e-4) -> int:
         """Compare with what the trainer's model gave for the bundle's sample users; returns how many there are.
@@ -166,37 +184,63 @@ class Scorer:
                     )
         return len(self.bundle.sample)
 
-    def _score(self, requests: Sequence[Request]) -> list[Ranking]:
+    def _in_batches(self, requests: Sequence[Request], finish: Finish[Result]) -> list[Result]:
+        # Users with histories of like length go together: a batch is padded to its longest.
+        order = sorted(range(len(requests)), key=lambda i: _size(requests[i]))
+        results: dict[int, Result] = {}
+        with self._lock:
+            for start in range(0, len(order), CHUNK):
+                rows = order[start : start + CHUNK]
+                results.update(zip(rows, self._batch([requests[i] for i in rows], finish), strict=True))
+        return [results[i] for i in range(len(requests))]
+
+    def _batch(self, requests: Sequence[Request], finish: Finish[Result]) -> list[Result]:
         moved = self.candidates.moved
         encoded = self.sessions.encode(requests)
-        rankings = []
+        results: list[Result] = []
         # An index needs no memory for all scores, and reads each of its lists once for all who look there.
         together = CHUNK if self.nearest.recall is not None else _together(len(self.candidates))
         for start in range(0, len(requests), together):
-            part = slice(start, start + together)
-            rankings += self._rank(requests[part], encoded.part(part), moved)
-        return rankings
-
-    def _rank(self, requests: Sequence[Request], encoded: Encoded, moved: int) -> list[Ranking]:
-        videos = self._rank_videos(requests, encoded, moved)
-        rankings = []
-        threads = self._rank_threads(requests, encoded)
-        for request, mine, comments in zip(requests, videos, threads, strict=True):
-            new = not (request.videos or request.comment_ids)
-            rankings.append(
-                Ranking(
-                    self.candidates.names(mine.rows),
-                    mine.scores.tolist(),
-                    request.current_video,
-                    self.candidates.comments.names(comments.rows),
-                    comments.scores.tolist(),
-                    "live" if new and self._live_videos is not None else "model",
-                    "live" if new and self._live_comments is not None else "model",
-                    mine.parts,
-                    comments.parts,
-                )
+            at = slice(start, start + together)
+            part = encoded.part(at)
+            results += finish(
+                requests[at], self._rank_videos(requests[at], part, moved), self._rank_threads(requests[at], part)
             )
-        return rankings
+        return results
+
+    def _ranking(self, requests: Sequence[Request], videos: list[Ranked], comments: list[Ranked]) -> list[Ranking]:
+        return [
+            Ranking(
+                self.candidates.names.of(mine.rows),
+                mine.scores.tolist(),
+                request.current_video,
+                self.candidates.comments.names.of(under.rows),
+                under.scores.tolist(),
+                *self._sources(request),
+                mine.parts,
+                under.parts,
+            )
+            for request, mine, under in zip(requests, videos, comments, strict=True)
+        ]
+
+    def _rendered(self, requests: Sequence[Request], videos: list[Ranked], comments: list[Ranked]) -> list[Rendered]:
+        return [
+            Rendered(mine, request.current_video, under, *self._sources(request))
+            for request, mine, under in zip(
+                requests,
+                self.candidates.names.items(videos),
+                self.candidates.comments.names.items(comments),
+                strict=True,
+            )
+        ]
+
+    def _sources(self, request: Request) -> tuple[str, str]:
+        """What made the lists of videos and of comments."""
+        new = not (request.videos or request.comment_ids)
+        return (
+            "live" if new and self._live_videos is not None else "model",
+            "live" if new and self._live_comments is not None else "model",
+        )
 
     def _rank_videos(self, requests: Sequence[Request], encoded: Encoded, moved: int) -> list[Ranked]:
         if self._live_videos is not None:

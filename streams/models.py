@@ -23,6 +23,7 @@ from model_runtime.fetching import FetchError
 from model_runtime.scorer import Scorer
 from streams.catalog import CatalogReader, Flags
 from streams.history import HistoryConfig
+from streams.interpreter import collect
 from streams.loading import Loader, RefusedError, history_of, remembering
 from streams.releases import CANARY, CHANNELS, STABLE, Release, ReleaseReader
 from streams.serving import Scores, Serving
@@ -216,6 +217,8 @@ class Models:
         loading = any(not task.done() for task in self._tasks.values() if task is not asyncio.current_task())
         if self._loader is not None and isinstance(model.scorer, Scorer) and not loading:
             await asyncio.to_thread(self._loader.forget, model.scorer)
+        del model
+        await asyncio.to_thread(collect)
 
     def _refused(self, channel: str, release: Release, reason: str, why: str) -> None:
         self._telemetry.model_refusals.labels(channel, reason).inc()

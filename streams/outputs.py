@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from functools import lru_cache
 
-from model_runtime.scorer import Ranking, Request
+from model_runtime.scorer import Rendered, Request
 from streams import recommendations
 from streams.history import Newest, UserState
 from streams.outbox import Headers
@@ -26,36 +26,15 @@ def request_of(state: UserState, user_id: str | None = None) -> Request:
 
 
 def lists_of(
-    user_id: str, newest: Newest, ranking: Ranking, version: str, generated_ms: int
+    user_id: str, newest: Newest, lists: Rendered, version: str, generated_ms: int
 ) -> Iterator[tuple[Kind, bytes]]:
     """The records of both recommendation topics, by kind."""
     trigger = recommendations.Trigger(newest.topic, newest.partition, newest.offset, newest.event_id, newest.ts_ms)
-    yield (
-        "videos",
-        recommendations.encode_videos(
-            user_id,
-            version,
-            generated_ms,
-            ranking.video_source,
-            trigger,
-            ranking.video_ids,
-            ranking.video_scores,
-            ranking.video_parts,
-        ),
-    )
+    made = version, generated_ms
+    yield "videos", recommendations.encode_videos(user_id, *made, lists.video_source, trigger, lists.videos)
     yield (
         "comments",
-        recommendations.encode_comments(
-            user_id,
-            newest.video_id,
-            version,
-            generated_ms,
-            ranking.comment_source,
-            trigger,
-            ranking.comment_ids,
-            ranking.comment_scores,
-            ranking.comment_parts,
-        ),
+        recommendations.encode_comments(user_id, newest.video_id, *made, lists.comment_source, trigger, lists.comments),
     )
 
 

@@ -248,14 +248,14 @@ class Rescorer:
         records: list[Any] = []
         stores: dict[int, list[tuple[bytes, bytes]]] = {}
         slices: list[Slice] = []
-        for pending, (ranking, version) in zip(batch, scored, strict=True):
+        for pending, (lists, version) in zip(batch, scored, strict=True):
             if pending.slices:  # a user to whom nothing happened has the state that is stored
                 state = state_record.encode(pending.state)
                 stores.setdefault(pending.partition, []).append((pending.key, state))
                 messages.append(Message(self.changelog, pending.partition, pending.key, state))
             newest = pending.state.newest
             assert newest is not None  # a pending user has at least the event that made it pending
-            for kind, value in lists_of(pending.user_id, newest, ranking, version, generated_ms):
+            for kind, value in lists_of(pending.user_id, newest, lists, version, generated_ms):
                 topic = recommendations.TOPIC_OF[kind]
                 headers = cloud_event(newest, topic, generated_ms)
                 messages.append(Message(topic, pending.partition, pending.key, value, headers))

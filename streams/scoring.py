@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from model_runtime.scorer import Ranking, Request
+from model_runtime.scorer import Rendered, Request
 from streams.outputs import request_of
 from streams.pending import Pending
 from streams.serving import Scores, Serving
@@ -17,9 +17,9 @@ log = logging.getLogger(__name__)
 
 
 class Scored(NamedTuple):
-    """A ranking, and the one version that made it."""
+    """A user's lists, and the one version that made it."""
 
-    ranking: Ranking
+    lists: Rendered
     version: str
 
 
@@ -29,25 +29,25 @@ def score(batch: Sequence[Pending], serving: Serving, telemetry: Telemetry) -> l
     began = time.perf_counter()
     scored: dict[int, Scored] = {}
     for model, places in serving.groups([pending.key for pending in batch]):
-        rankings = _rankings(model, [requests[i] for i in places], [batch[i] for i in places], telemetry)
-        scored.update((i, Scored(ranking, model.version)) for i, ranking in zip(places, rankings, strict=True))
+        lists = _rendered(model, [requests[i] for i in places], [batch[i] for i in places], telemetry)
+        scored.update((i, Scored(one, model.version)) for i, one in zip(places, lists, strict=True))
     telemetry.scored(len(batch), time.perf_counter() - began)
     return [scored[i] for i in range(len(batch))]
 
 
-def _rankings(model: Scores, requests: list[Request], users: Sequence[Pending], telemetry: Telemetry) -> list[Ranking]:
+def _rendered(model: Scores, requests: list[Request], users: Sequence[Pending], telemetry: Telemetry) -> list[Rendered]:
     try:
-        return model.score(requests)
+        return model.render(requests)
     except Exception:
         log.exception("scoring a batch of %d users failed; trying them one by one", len(users))
-        return [_ranking(model, request, user, telemetry) for request, user in zip(requests, users, strict=True)]
+        return [_one(model, request, user, telemetry) for request, user in zip(requests, users, strict=True)]
 
 
-def _ranking(model: Scores, request: Request, user: Pending, telemetry: Telemetry) -> Ranking:
+def _one(model: Scores, request: Request, user: Pending, telemetry: Telemetry) -> Rendered:
     """A user that can't be scored gets an empty list and a log line, and the stream goes on."""
     try:
-        return model.score([request])[0]
+        return model.render([request])[0]
     except Exception:
         log.exception("user %r can't be scored; publishing empty lists", user.user_id)
         telemetry.unscorable.inc()
-        return Ranking([], [], request.current_video, [], [])
+        return Rendered(b"[]", request.current_video, b"[]")

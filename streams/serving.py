@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from model_runtime.scorer import Ranking, Request
+from model_runtime.scorer import Rendered, Request
 from streams.releases import in_share
 
 
@@ -15,8 +15,8 @@ class Scores(Protocol):
 
     version: str
 
-    def score(self, requests: Sequence[Request]) -> list[Ranking]:
-        """One ranking per request; one call at a time, a large one in a thread."""
+    def render(self, requests: Sequence[Request]) -> list[Rendered]:
+        """One result per request; one call at a time, a large one in a thread."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from streams.background import RATE, Background
 from streams.catalog import CatalogReader, Flags
 from streams.history import HistoryConfig
 from streams.intake import BatchTransport
+from streams.interpreter import tune
 from streams.latest import TTL_S, LatestStore
 from streams.live_topic import LiveTopic
 from streams.loading import Loader, history_of
@@ -298,6 +299,7 @@ def run_app(
 ) -> int:
     """As `run`, with any scorer (the engine benchmark's is a constant)."""
     quiet_libraries()
+    tune()
     with Slot(settings.data_dir, topics.APP_ID, settings.worker_id) as slot:
         app = build(settings, slot, scorer, config=config, flags=flags, releases=releases, signals=signals)
         worker = faust.Worker(app, loglevel=loglevel, quiet=True, redirect_stdouts=False, override_logging=False)

@@ -53,7 +53,7 @@ def main() -> None:
     )
     raw: dict[str, Any] = {"key_deserializer": "bytes", "value_deserializer": "bytes"}
     out: dict[str, Any] = {"key_serializer": "bytes", "value_serializer": "bytes"}
-    lists = [app.topic(f"{options.group}-{kind}", **out) for kind in ("videos", "comments")]
+    outputs = [app.topic(f"{options.group}-{kind}", **out) for kind in ("videos", "comments")]
 
     def recommend(value: tuple[str, bytes], key: bytes, at: int, headers: Any, state: Any) -> list[bytes]:
         topic, record = value
@@ -65,15 +65,15 @@ def main() -> None:
         after = history.apply(before, event, config, partition=0, offset=0)
         state.set_bytes("state", state_record.encode(after))
         assert after.newest is not None
-        (ranking,) = scorer.score([request_of(after)])
-        return [v for _, v in lists_of(event.user_id, after.newest, ranking, scorer.version, now_ms)]
+        (lists,) = scorer.render([request_of(after)])
+        return [v for _, v in lists_of(event.user_id, after.newest, lists, scorer.version, now_ms)]
 
     views, touches = (
         app.dataframe(app.topic(name, **raw)).apply(lambda value, name=name: (name, value))
         for name in topics.EVENT_TOPICS
     )
     both = views.concat(touches).apply(recommend, stateful=True, metadata=True)
-    for number, topic in enumerate(lists):
+    for number, topic in enumerate(outputs):
         both.apply(lambda values, number=number: values[number]).to_topic(topic)
     app.run()
 

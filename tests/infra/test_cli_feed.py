@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from redis.asyncio import Redis
 
 from infra.cli import main
+from model_runtime.items import encode_items
 from model_runtime.live_ranker import Part
 from streams import recommendations, topics
 from streams.latest import LatestStore
@@ -34,8 +35,12 @@ def user(kafka: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("LSVCR_BOOTSTRAP_SERVERS", kafka)
     monkeypatch.setenv("LSVCR_REDIS_URL", redis_url)
     user = uuid.uuid4().hex[:8]
-    videos = recommendations.encode_videos(user, "m1", 2, "model", TRIGGER, [f"v1{user}", f"v2{user}"], [2.0, 1.0])
-    comments = recommendations.encode_comments(user, "[v9]", "m1", 2, "model", TRIGGER, [f"c1{user}"], [2.0])
+    videos = recommendations.encode_videos(
+        user, "m1", 2, "model", TRIGGER, encode_items([f"v1{user}", f"v2{user}"], [2.0, 1.0])
+    )
+    comments = recommendations.encode_comments(
+        user, "[v9]", "m1", 2, "model", TRIGGER, encode_items([f"c1{user}"], [2.0])
+    )
 
     async def fill() -> None:
         async with Redis.from_url(redis_url) as redis:
@@ -65,7 +70,9 @@ def test_videos_with_their_titles(user: str, kafka: str) -> None:
 
 def test_an_explained_list_shows_the_parts_of_its_scores(user: str, redis_url: str) -> None:
     part = Part(1.25, 0.75, ("trending", "newest"))
-    explained = recommendations.encode_videos(user, "m2", 3, "model", TRIGGER, ["v1", "v2"], [2.0, 2.0], [part, part])
+    explained = recommendations.encode_videos(
+        user, "m2", 3, "model", TRIGGER, encode_items(["v1", "v2"], [2.0, 2.0], [part, part])
+    )
 
     async def fill() -> None:
         async with Redis.from_url(redis_url) as redis:

@@ -10,6 +10,7 @@ import pytest
 from confluent_kafka import Producer
 from redis.asyncio import Redis
 
+from model_runtime.items import encode_items
 from streams.latest import LatestStore, list_key
 from streams.recommendations import TOPIC_OF, Trigger, encode_videos
 from streams.sink import RedisSink
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.integration
 
 def a_list(user: str, ts_ms: int) -> bytes:
     trigger = Trigger("video-views", 0, ts_ms, f"e{ts_ms}", ts_ms)
-    return encode_videos(user, "m1", ts_ms + 5, "model", trigger, ["a", "b"], [1.0, 0.5])
+    return encode_videos(user, "m1", ts_ms + 5, "model", trigger, encode_items(["a", "b"], [1.0, 0.5]))
 
 
 def produce(bootstrap: str, lists: list[tuple[str, int]], partition: int = 0) -> int:

@@ -162,7 +162,7 @@ def test_a_crowded_video_offers_its_most_liked_and_its_newest_comments(folder: P
     for i in range(count):
         # the more likes, the older
         candidates.add_comment(f"x{i}", "v1", VECTORS[0], likes=i, created_ms=10**12 - i)
-    names = candidates.comments.names(candidates.comments_of("v1"))
+    names = candidates.comments.names.of(candidates.comments_of("v1"))
     half = MOST // 2
     newest = [f"x{i}" for i in range(half)]
     assert sorted(names) == sorted([*newest, *(f"x{i}" for i in range(count - half, count))])

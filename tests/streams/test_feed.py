@@ -11,6 +11,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from redis.asyncio import Redis
 
+from model_runtime.items import encode_items
 from streams import feed, recommendations, topics
 from streams.feed import FeedClient, FeedError, Recommendations, Trigger
 from streams.latest import LatestStore
@@ -27,12 +28,14 @@ def user() -> str:
 
 def videos(user: str, *ids: str) -> bytes:
     scores = [1.0 - rank for rank in range(len(ids))]
-    return recommendations.encode_videos(user, "m1", 1_700_000_000_001, "model", TRIGGER, ids, scores)
+    return recommendations.encode_videos(user, "m1", 1_700_000_000_001, "model", TRIGGER, encode_items(ids, scores))
 
 
 def comments(user: str, video: str, *ids: str) -> bytes:
     scores = [1.0 - rank for rank in range(len(ids))]
-    return recommendations.encode_comments(user, video, "m1", 1_700_000_000_001, "model", TRIGGER, ids, scores)
+    return recommendations.encode_comments(
+        user, video, "m1", 1_700_000_000_001, "model", TRIGGER, encode_items(ids, scores)
+    )
 
 
 def run(redis_url: str, kafka: str, body: Callable[[FeedClient], Awaitable[T]]) -> T:

@@ -6,13 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model_runtime.items import encode_items
 from model_runtime.live_ranker import Part
 from streams import recommendations
 from streams.recommendations import Item, Kind, RecommendationError, Trigger
 
 TRIGGER = Trigger("video-views", 3, 4711, "e1", 1_700_000_000_000)
-VIDEOS = recommendations.encode_videos("u1", "m1", 1_700_000_000_050, "model", TRIGGER, ["v2", "v1"], [1.5, -0.25])
-COMMENTS = recommendations.encode_comments("u1", "v9", "m1", 1_700_000_000_050, "model", TRIGGER, ["c1"], [0.5])
+VIDEOS = recommendations.encode_videos(
+    "u1", "m1", 1_700_000_000_050, "model", TRIGGER, encode_items(["v2", "v1"], [1.5, -0.25])
+)
+COMMENTS = recommendations.encode_comments(
+    "u1", "v9", "m1", 1_700_000_000_050, "model", TRIGGER, encode_items(["c1"], [0.5])
+)
 ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=128)
 
 
@@ -32,7 +37,9 @@ def test_the_record_has_the_fields_of_the_contract() -> None:
 
 def test_an_explained_item_says_what_its_score_is_made_of() -> None:
     parts = [Part(1.0, 0.5, ("nearest", "newest")), Part(-0.25, 0.0, ())]
-    value = recommendations.encode_videos("u1", "m1", 2, "live", TRIGGER, ["v2", "v1"], [1.5, -0.25], parts)
+    value = recommendations.encode_videos(
+        "u1", "m1", 2, "live", TRIGGER, encode_items(["v2", "v1"], [1.5, -0.25], parts)
+    )
     assert json.loads(value)["items"] == [
         {"id": "v2", "score": 1.5, "sr": 1.0, "live": 0.5, "sources": ["nearest", "newest"]},
         {"id": "v1", "score": -0.25, "sr": -0.25, "live": 0.0},
@@ -43,7 +50,7 @@ def test_an_explained_item_says_what_its_score_is_made_of() -> None:
 @given(ids, ids, st.lists(st.tuples(ids, st.floats(-1e6, 1e6)), max_size=120))
 def test_what_is_written_is_read(user: str, video: str, items: list[tuple[str, float]]) -> None:
     names, scores = [name for name, _ in items], [score for _, score in items]
-    value = recommendations.encode_comments(user, video, "m", 1, "model", TRIGGER, names, scores)
+    value = recommendations.encode_comments(user, video, "m", 1, "model", TRIGGER, encode_items(names, scores))
     record = recommendations.decode("comments", value)
     assert isinstance(record, recommendations.CommentRecommendations)
     assert (record.user_id, record.video_id, record.trigger) == (user, video, TRIGGER)
@@ -89,4 +96,4 @@ def test_what_can_not_be_read_says_why(kind: Kind, value: bytes, says: str) -> N
 )
 def test_a_list_that_has_no_meaning_is_not_written(names: list[str], scores: list[float], says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        recommendations.encode_videos("u1", "m1", 1, "model", TRIGGER, names, scores)
+        recommendations.encode_videos("u1", "m1", 1, "model", TRIGGER, encode_items(names, scores))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_runtime.scorer import Ranking, Request
+from model_runtime.scorer import Rendered, Request
 from streams.releases import in_share
 from streams.serving import Serving
 
@@ -14,7 +14,7 @@ class Named:
     def __init__(self, version: str) -> None:
         self.version = version
 
-    def score(self, requests: Sequence[Request]) -> list[Ranking]:
+    def render(self, requests: Sequence[Request]) -> list[Rendered]:
         raise AssertionError("not asked")
 
 
