@@ -49,8 +49,10 @@ class Choice:
         users: Integers = _NONE,
         excluded: Integers = _NONE,
         cosine: bool = False,
-    ) -> list[Found | None]:
+    ) -> tuple[list[Found | None], Integers]:
         """Rows and rounded scores per user, best first, ties by row; None for a user whose scores can't be ranked here.
+
+        Beside them, [B], how many of the rows to choose from a user must not get.
 
         Args:
             preferences: [B, d].
@@ -67,7 +69,7 @@ class Choice:
         if len(self._seen) < len(alive):
             self._seen = np.zeros(2 * len(alive), np.int64)
         rows, scores = np.empty((size, count), np.int64), np.empty((size, count), np.float64)
-        counts = np.empty(size, np.int64)
+        counts, barred = np.empty(size, np.int64), np.empty(size, np.int64)
         mark, self._mark = self._mark, self._mark + size
         module.choose(
             np.ascontiguousarray(near, np.int64),
@@ -83,11 +85,12 @@ class Choice:
             rows,
             scores,
             counts,
+            barred,
         )
         return [
             (rows[user, :found], scores[user, :found]) if found >= 0 else None
             for user, found in enumerate(counts.tolist())
-        ]
+        ], barred
 
 
 class _Kernel:

@@ -32,14 +32,28 @@ _ROW = np.int64((1 << 32) - 1)
 
 @njit(**_OPTIONS)
 def choose(  # type: ignore[no-untyped-def]
-    near, beside, users, excluded, base, late, alive, seen, mark, preferences, cosine, out_rows, out_scores, out_counts
+    near,
+    beside,
+    users,
+    excluded,
+    base,
+    late,
+    alive,
+    seen,
+    mark,
+    preferences,
+    cosine,
+    out_rows,
+    out_scores,
+    out_counts,
+    out_barred,
 ):
     """The best rows of each of B users into `out_rows` and `out_scores` [B, count], best first, ties by row.
 
     `near` [B, n] (-1: none) and `beside` [m] are the rows to choose from, `users` and `excluded` [e] who must not get
     what, in any order; rows that are not `alive` are out. `seen` has a number for each row, none above `mark`; the next
     B numbers are used. `cosine`: a score is divided by the row's length. `out_counts` [B]: how many were found; -1 if
-    a score is no number, or too large to be ranked here.
+    a score is no number, or too large to be ranked here. `out_barred` [B]: how many rows were `excluded`.
     """
     size, dim = preferences.shape
     count, bundled = out_rows.shape[1], len(base)
@@ -60,10 +74,13 @@ def choose(  # type: ignore[no-untyped-def]
             if own[at] < len(seen):
                 seen[own[at]] = stamp
         preference = preferences[user]
-        found = 0
+        found, barred = 0, 0
         for at in range(len(keys)):
             row = near[user, at] if at < near.shape[1] else beside[at - near.shape[1]]
-            if row < 0 or row >= len(alive) or not alive[row] or seen[row] == stamp:
+            if row < 0 or row >= len(alive) or not alive[row]:
+                continue
+            if seen[row] == stamp:
+                barred += 1
                 continue
             vector = base[row] if row < bundled else late[row - bundled]
             score, length = np.float32(0), np.float32(0)
@@ -82,6 +99,7 @@ def choose(  # type: ignore[no-untyped-def]
         some = np.partition(keys[:found], count)[:count] if found > 4 * count else keys[: max(found, 0)]
         some.sort()
         out_counts[user] = min(found, count)
+        out_barred[user] = barred
         for at in range(min(found, count)):
             out_rows[user, at] = some[at] & _ROW
             out_scores[user, at] = (_MOST - (some[at] >> _HALF)) / _SCALE
@@ -196,7 +214,7 @@ def load() -> None:
     table.flags.writeable = False
     rows, whole = np.zeros((0, 1), np.int64), np.zeros(0, np.int64)
     alive, seen = np.zeros(1, np.bool_), np.zeros(1, np.int64)
-    out = np.zeros((0, 1), np.int64), np.zeros((0, 1), np.float64), np.zeros(0, np.int64)
+    out = np.zeros((0, 1), np.int64), np.zeros((0, 1), np.float64), whole, whole
     choose(rows, whole, whole, whole, table, table, alive, seen, 0, np.zeros((0, 4), np.float32), False, *out)
     starts = np.zeros(1, np.int64)
     packed = np.frombuffer(b'"a"', np.uint8)  # read-only, as a bundle's are

@@ -73,6 +73,7 @@ class Nearest:
         self._excluded = np.zeros(0, dtype=bool)  # by row; all False between two users
         self._recalls: deque[float] = deque(maxlen=_JUDGED)
         self._until_check = _CHECKED_EVERY
+        self._spare = 0  # how many of what an index found a user was not to get, at most, of late
 
     @property
     def recall(self) -> float | None:
@@ -123,10 +124,10 @@ class Nearest:
     ) -> list[Found]:
         """From `count` of the index, and from the rows beside it."""
         most = int(np.bincount(users).max()) if len(users) else 0
-        near = index.search(preferences, count, most, self._threads)
         if self._choice.ready:
-            chosen = self._choice.best(preferences, near, alive, self._count, beside=beside, users=users, excluded=rows)
+            chosen = self._chosen(index, count, most, beside, alive, preferences, users, rows)
         else:
+            near = index.search(preferences, count, most, self._threads)
             chosen = self._one_by_one(near, beside, alive, preferences, users, rows)
         results = [
             # It found too little, or that is all there is.
@@ -137,6 +138,46 @@ class Nearest:
         ]
         self._check(results, alive, preferences, rows[users == 0])
         return results
+
+    def _chosen(
+        self,
+        index: NearIndex,
+        count: int,
+        most: int,
+        beside: Rows,
+        alive: NDArray[np.bool_],
+        preferences: Floats,
+        users: Rows,
+        rows: Rows,
+    ) -> list[Found | None]:
+        """The best of what was found and of what is beside, with compiled code.
+
+        Of what users must not get, `most` of one, the index finds but a part. So it is asked for as many more as that
+        was of late, and asked again for those whom that leaves with less than they were to choose from.
+        """
+        spare = min(most, self._spare)
+        near = index.search(preferences, count, spare, self._threads)
+        chosen, barred = self._choice.best(
+            preferences, near, alive, self._count, beside=beside, users=users, excluded=rows
+        )
+        self._spare = max(int(barred.max()), self._spare * 9 // 10)
+        short = np.flatnonzero(barred > spare)
+        if len(short):
+            place = np.full(len(preferences), -1)
+            place[short] = np.arange(len(short))
+            theirs = place[users] >= 0
+            again, _ = self._choice.best(
+                preferences[short],
+                index.search(preferences[short], count, most, self._threads),
+                alive,
+                self._count,
+                beside=beside,
+                users=place[users[theirs]],
+                excluded=rows[theirs],
+            )
+            for user, found in zip(short.tolist(), again, strict=True):
+                chosen[user] = found
+        return chosen
 
     def _one_by_one(
         self, near: Rows, beside: Rows, alive: NDArray[np.bool_], preferences: Floats, users: Rows, rows: Rows

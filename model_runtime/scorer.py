@@ -312,7 +312,7 @@ class Scorer:
             row[: len(candidates)] = candidates
         users, at = np.nonzero(encoded.comments >= 0)
         comments = self.candidates.comments
-        chosen = self._comment_choice.best(
+        chosen, _ = self._comment_choice.best(
             encoded.comment_preference,
             near,
             comments.alive(),

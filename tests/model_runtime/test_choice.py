@@ -64,7 +64,7 @@ def test_the_best_of_some_rows(data: st.DataObject, seed: int, cosine: bool) -> 
             row[rng.permutation(near.shape[1])[: len(some)]] = some
         pairs = rng.integers(0, (users, everything + 5), (data.draw(st.integers(0, 20)), 2))
         preferences = rng.integers(-2, 3, (users, DIM)).astype(np.float32)
-        found = chooser.best(
+        found, refused = chooser.best(
             preferences, near, alive, count, beside=beside, users=pairs[:, 0], excluded=pairs[:, 1], cosine=cosine
         )
         for user, mine in enumerate(found):
@@ -75,6 +75,9 @@ def test_the_best_of_some_rows(data: st.DataObject, seed: int, cosine: bool) -> 
                 if 0 <= row < len(alive) and alive[row] and row not in barred
             ]
             wanted, scores = sorted_out(table, preferences[user], allowed, count, cosine)
+            assert refused[user] == sum(
+                row in barred and 0 <= row < len(alive) and alive[row] for row in [*near[user], *beside]
+            )
             assert mine is not None
             np.testing.assert_allclose(mine[1], scores, rtol=0, atol=1e-9)
             assert mine[0].tolist() == wanted
@@ -85,7 +88,7 @@ def test_a_user_whose_scores_are_no_numbers_or_huge_is_left_to_others(value: flo
     table = Table(np.ones((5, DIM), np.float32))
     preferences = np.ones((2, DIM), np.float32)
     preferences[0, 1] = value
-    first, second = Choice(table).best(preferences, np.arange(5)[None].repeat(2, 0), np.ones(5, bool), 2)
+    (first, second), _ = Choice(table).best(preferences, np.arange(5)[None].repeat(2, 0), np.ones(5, bool), 2)
     assert first is None
     assert second is not None
     assert second[0].tolist() == [0, 1]

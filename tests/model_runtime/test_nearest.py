@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from reference_model import make_model
 from support import trained_vectors
 
+from model_runtime import choice
 from model_runtime.candidates import Candidates
 from model_runtime.near_index import NearIndex
 from model_runtime.nearest import Nearest
@@ -134,6 +135,24 @@ def test_the_index_follows_the_catalog(
             nearest.wait()
             found = search(nearest, asked, mine)
         assert_near(candidates, found, asked, mine)
+
+
+def test_who_must_not_get_the_best_gets_the_next_ones(bundle: Any) -> None:
+    """Few are barred for long, then one user is barred from far more than the index was asked for."""
+    choice.wait()
+    candidates = Candidates(bundle)
+    nearest = ready(candidates)
+    preferences = PREFERENCES[:64]
+    for _ in range(3):
+        assert_near(candidates, search(nearest, preferences), preferences, [[] for _ in preferences])
+    barred: list[list[int]] = [[] for _ in preferences]
+    for user, most in ((5, 200), (40, 3), (63, 120)):
+        barred[user] = np.argsort(-(VECTORS @ preferences[user]))[:most].tolist()
+    found = search(nearest, preferences, barred)
+    assert_near(candidates, found, preferences, barred)
+    for user in (5, 40, 63):
+        wanted, _ = exact(candidates, preferences[user], barred[user])
+        assert len(np.intersect1d(found[user][0], wanted)) >= 0.95 * COUNT
 
 
 def test_an_index_that_is_mostly_dead_is_built_again(bundle: Any) -> None:
