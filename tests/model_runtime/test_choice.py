@@ -116,13 +116,14 @@ def test_scorers_rank_alike_with_compiled_code_and_without(tmp_path: Path, monke
     monkeypatch.setattr(Choice, "best", _counted(Choice.best, asked))
     compiled = scorer.score(requests)
     assert len(asked) in (2, 3)  # comments and videos once for all 64, or again for those who are barred from many
+    before = len(asked)
     monkeypatch.setattr(Choice, "ready", False)
     for one, other in zip(scorer.score(requests), compiled, strict=True):
         np.testing.assert_allclose(one.video_scores, other.video_scores, rtol=0, atol=1.01e-5)
         np.testing.assert_allclose(one.comment_scores, other.comment_scores, rtol=0, atol=1.01e-5)
         assert len(set(one.video_ids) & set(other.video_ids)) >= 19
         assert len(one.comment_ids) == len(other.comment_ids)
-    assert len(asked) == 2
+    assert len(asked) == before
     assert len(choice_kernel.choose.signatures) == 1  # all of it was compiled ahead
 
 
