@@ -20,7 +20,7 @@ def request_of(state: UserState, user_id: str | None = None) -> Request:
         comment_videos=state.comment.videos,
         comment_ids=state.comment.comments,
         current_video=None if state.newest is None else state.newest.video_id,
-        barred=[*state.seen.videos, *state.hated.videos],
+        barred=state.seen.videos + state.hated.videos,
         user_id=user_id,
     )
 

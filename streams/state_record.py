@@ -50,10 +50,10 @@ def encode(state: UserState) -> bytes:
             *_window_columns(comment),
             [place.get(name, name) for name in comment.videos],
             comment.comments,
-            _u32(state.seen.seconds),
-            _u32(state.seen.videos),
-            _u32(state.hated.seconds),
-            _u32(state.hated.videos),
+            state.seen.seconds.tobytes(),
+            state.seen.videos.tobytes(),
+            state.hated.seconds.tobytes(),
+            state.hated.videos.tobytes(),
             None
             if newest is None
             else (
@@ -91,9 +91,9 @@ def _state(fields: Any) -> UserState:
         fields[:12]
     )
     seen_s, seen_v, hated_s, hated_v, newest = fields[12:]
-    video = Window(list(accumulate(v_times)), _from(v_digests, "Q"), v_videos, [], v_low, v_lowd)
+    video = Window(array("q", accumulate(v_times)), _from(v_digests, "Q"), v_videos, [], v_low, v_lowd)
     on = [v_videos[name] if type(name) is int else name for name in c_videos]
-    comment = Window(list(accumulate(c_times)), _from(c_digests, "Q"), on, c_comments, c_low, c_lowd)
+    comment = Window(array("q", accumulate(c_times)), _from(c_digests, "Q"), on, c_comments, c_low, c_lowd)
     seen = Recent(_from(seen_s, "I"), _from(seen_v, "I"))
     hated = Recent(_from(hated_s, "I"), _from(hated_v, "I"))
     if not (
@@ -124,14 +124,10 @@ def _version_of(record: bytes) -> int | None:
 def _window_columns(window: Window) -> tuple[int, int, list[int], bytes]:
     times = window.times
     deltas = [times[0], *map(sub, times[1:], times)] if times else []
-    return window.low_ms, window.low_digest, deltas, array("Q", window.digests).tobytes()
+    return window.low_ms, window.low_digest, deltas, window.digests.tobytes()
 
 
-def _u32(values: list[int]) -> bytes:
-    return array("I", values).tobytes()
-
-
-def _from(column: bytes, code: str) -> list[int]:
+def _from(column: bytes, code: str) -> array[int]:
     values = array(code)
     values.frombytes(column)
-    return values.tolist()
+    return values

@@ -13,6 +13,7 @@ import random
 import shutil
 import tempfile
 import time
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -157,14 +158,16 @@ class Users:
         last = event_digest(f"before-{number}")
         current = video_id(viewed[-1])
         return UserState(
-            Window(times[0], [rng.getrandbits(64) for _ in viewed], [video_id(v) for v in viewed]),
             Window(
-                times[1],
-                [rng.getrandbits(64) for _ in under],
+                array("q", times[0]), array("Q", map(rng.getrandbits, [64] * len(viewed))), [*map(video_id, viewed)]
+            ),
+            Window(
+                array("q", times[1]),
+                array("Q", map(rng.getrandbits, [64] * len(under))),
                 [video_id(v) for v in under],
                 [comment_id(v + self.videos * rng.randrange(3)) for v in under],
             ),
-            Recent([ends // 1000] * len(seen), seen),
+            Recent(array("I", [ends // 1000] * len(seen)), array("I", seen)),
             Recent(),
             Newest(ends, last, VIDEO_VIEWS, 0, 0, f"before-{number}", current),
         )

@@ -1,5 +1,6 @@
 """The laws of a user's state (see `streams.history`), each as a property."""
 
+from array import array
 from collections.abc import Sequence
 from random import Random
 
@@ -65,8 +66,8 @@ def windows_by_definition(log: Sequence[Event], config: HistoryConfig, kind: typ
     low = place(events[gone - 1]) if gone else (-1, 0)
     comments = [event.comment_id for event in kept if isinstance(event, CommentInteraction)]
     return Window(
-        [event.ts_ms for event in kept],
-        [event_digest(event.event_id) for event in kept],
+        array("q", [event.ts_ms for event in kept]),
+        array("Q", [event_digest(event.event_id) for event in kept]),
         [event.video_id for event in kept],
         comments,
         *low,
@@ -229,7 +230,7 @@ def test_what_counts_as_an_engagement(event: Event, counts: bool) -> None:
     assert engages(event) is counts
     state = apply(EMPTY, event)
     assert bool(state.video.times or state.comment.times) is counts
-    assert state.seen.videos == [history.video_digest("v")]
+    assert list(state.seen.videos) == [history.video_digest("v")]
     assert bool(state.hated.videos) == (isinstance(event, VideoView) and "hate" in (event.actions or ()))
 
 
