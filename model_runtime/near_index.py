@@ -88,6 +88,7 @@ class NearIndex:
         for quantizer in (self._by_distance, self._by_product):
             quantizer.add(np.asarray(clusters.centroids))
         self._index = faiss.IndexIVFPQFastScan(self._by_distance, dim, self._lists, dim, 4, faiss.METRIC_INNER_PRODUCT)
+        self._looks_by = self._by_distance
         self._index.by_residual = True
         self._index.train(sample)
         for start in range(0, len(rows), _PIECE):
@@ -101,7 +102,7 @@ class NearIndex:
 
     def add(self, rows: Rows) -> None:
         """More rows, which are not in it yet."""
-        self._index.quantizer = self._by_distance
+        self._look_by(self._by_distance)
         self._index.add_with_ids(self._moved(rows), np.ascontiguousarray(rows, dtype=np.int64))
 
     def search(self, queries: Floats, count: int, spare: int, threads: int) -> Rows:
@@ -110,11 +111,16 @@ class NearIndex:
         There are enough of them for `count` of the best to be found, after up to `spare` were taken out.
         """
         self._faiss.omp_set_num_threads(threads)
-        self._index.quantizer = self._by_product
-        self._index.nprobe = self._probes
+        self._look_by(self._by_product)
+        if self._index.nprobe != self._probes:
+            self._index.nprobe = self._probes
         wanted = min(ceil(self._widen * count) + spare, len(self))
         found: Rows = self._index.search(queries @ self._to_queries, wanted)[1]
         return found
+
+    def _look_by(self, quantizer: Any) -> None:
+        if self._looks_by is not quantizer:  # setting it takes as long as searching for a user or two
+            self._index.quantizer = self._looks_by = quantizer
 
     def _moved(self, rows: Rows) -> Floats:
         moved: Floats = self._take(rows) @ self._to_vectors

@@ -4,7 +4,7 @@
               pending once, however many of its events arrived
     score     whatever is pending, as one micro-batch (continuous batching: what arrives meanwhile is the next one), a
               large one in a thread; a batch has one snapshot of the models, so that a swap falls between two
-    send      per user: 1. the state to the store and the changelog, 2. one record per recommendation topic
+    send      per user: 1. the state to the table and the changelog, 2. one record per recommendation topic
     settle    once the broker confirmed all of a slice's records: 3. move the partition's watermark
     commit    Faust commits watermarks, and nothing else (`streams.intake`)
 
@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 FORWARDED = "lsvcr-forwarded"
 DRAIN_S = 5.0
+#: how often states go to RocksDB
+FLUSH_S = 0.05
 #: for so many users that were sent, intake may take one slice
 USERS_PER_TURN = 64
 #: Batches of up to so many users are scored on the event loop itself: to hand them to a thread and back, and to share
@@ -182,7 +184,11 @@ class Rescorer:
     def start(self) -> None:
         """Start the scorer loop on the running event loop."""
         self.outbox.start(asyncio.get_running_loop())
-        self._tasks = [asyncio.create_task(self._run(), name="rescoring"), asyncio.create_task(self._lease.keep())]
+        self._tasks = [
+            asyncio.create_task(self._run(), name="rescoring"),
+            asyncio.create_task(self._lease.keep()),
+            asyncio.create_task(self._flush_on(), name="table"),
+        ]
         for task in self._tasks:
             task.add_done_callback(self._ended)
 
@@ -198,7 +204,7 @@ class Rescorer:
             if not batch:  # only then: those to whom nothing happened come behind
                 batch = self._users.revisit(self.background.take(), self.partitions)
             if self.live is not None:
-                self.live.count()
+                self.live.count_now_and_then(loop.time())
             job = partial(score, batch, self.serving, self.telemetry)
             small = 0 < len(batch) <= INLINE_USERS
             future = loop.run_in_executor(self._executor, job) if batch and not small else None
@@ -221,6 +227,11 @@ class Rescorer:
                 self._wake.clear()
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), self.background.delay())
+
+    async def _flush_on(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            self.table.flush()
 
     def swap(self, serving: Serving, config: HistoryConfig) -> int:
         """Score with other models from the next batch on. Returns how many users get their lists anew.
@@ -341,6 +352,7 @@ class Rescorer:
             except TimeoutError:
                 left = self.ledger.records_in_flight
                 log.warning("%d records were not confirmed in %.0f s; they will be read again", left, DRAIN_S)
+        self.table.flush()
         if self.live is not None and self.failure is None:
             await self.live.flush()
 
@@ -349,6 +361,7 @@ class Rescorer:
         self.epoch += 1
         self.ledger.clear()
         self._users.clear()
+        self.table.forget_unwritten()
         self.background.clear()
         if self.live is not None:
             self.live.revoked()

@@ -17,7 +17,6 @@ import faust
 import rocksdict
 from faust.stores.memory import Store as MemoryStore
 from faust.stores.rocksdb import Store as RocksStore
-from faust.types import TP
 
 #: Faust's defaults (2 GiB block cache for each partition) are made for one big table on one big machine.
 ROCKSDB_OPTIONS: dict[str, Any] = {
@@ -33,23 +32,29 @@ class UserStateTable(faust.Table):
 
     logger = logging.getLogger("faust.worker")  # what Faust says is shown from WARNING on
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # What RocksDB is told by the next `flush`: many small writes, each to its log at once, cost more than the rest
+        # of a small batch. Nothing is lost with it: the changelog has it, or events after the watermark make it again.
+        self._unwritten: dict[int, dict[bytes, bytes]] = {}
+        self._confirmed: dict[int, int] = {}
+
     def read(self, partition: int, key: bytes) -> bytes | None:
         """The stored state of a user on one of our partitions, or None."""
         store = self.data
         if isinstance(store, RocksStore):
+            if (unwritten := self._unwritten.get(partition, {}).get(key)) is not None:
+                return unwritten
             value: bytes | None = store._db_for_partition(partition).get(key)
             return value
         assert isinstance(store, MemoryStore)
         return store.data.get(key)
 
     def write(self, partition: int, items: Iterable[tuple[bytes, bytes]]) -> None:
-        """Write many users' states of one partition at once."""
+        """Keep many users' states of one partition. In RocksDB they are after the next `flush`, for `read` at once."""
         store = self.data
         if isinstance(store, RocksStore):
-            batch = rocksdict.WriteBatch(raw_mode=True)
-            for key, value in items:
-                batch.put(key, value)
-            store._db_for_partition(partition).write(batch)
+            self._unwritten.setdefault(partition, {}).update(items)
             return
         assert isinstance(store, MemoryStore)
         for key, value in items:
@@ -83,12 +88,34 @@ class UserStateTable(faust.Table):
         """Nothing: `restore` had these records, and what came after them, before Faust did."""
 
     def confirm(self, partition: int, offset: int) -> None:
-        """The changelog of a partition is confirmed up to `offset`, and the store holds at least that."""
+        """The changelog of a partition is confirmed up to `offset`, and at least that was given to `write`."""
         if isinstance(self.data, RocksStore):
-            self.data.set_persisted_offset(TP(self.changelog_topic_name, partition), offset)
+            self._confirmed[partition] = offset
+
+    def flush(self) -> None:
+        """Write to RocksDB what was kept since the last time, and how far the changelog is confirmed."""
+        store = self.data
+        if not isinstance(store, RocksStore):
+            return
+        unwritten, self._unwritten = self._unwritten, {}
+        confirmed, self._confirmed = self._confirmed, {}
+        for partition in unwritten.keys() | confirmed.keys():
+            batch = rocksdict.WriteBatch(raw_mode=True)
+            for key, value in unwritten.get(partition, {}).items():
+                batch.put(key, value)
+            # In one batch with the states, as in `restore`.
+            if (offset := confirmed.get(partition)) is not None:
+                batch.put(store.offset_key, b"%d" % offset)
+            store._db_for_partition(partition).write(batch)
+
+    def forget_unwritten(self) -> None:
+        """The partitions are no longer ours: what was not flushed must not come after what others write."""
+        self._unwritten.clear()
+        self._confirmed.clear()
 
     def users(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
         """All (user id, state) of one of our partitions."""
+        self.flush()
         store = self.data
         if isinstance(store, RocksStore):
             yield from store._visible_items(store._db_for_partition(partition))
