@@ -32,8 +32,9 @@ Result = TypeVar("Result")
 #: what becomes of a batch: of its requests, and of the videos and comments that were ranked for each
 Finish = Callable[[Sequence[Request], list[Ranked], list[Ranked]], list[Result]]
 
-#: Users encoded together. More gain nothing, and pad short histories to longer ones.
-CHUNK = 64
+#: Users encoded and ranked together. Each step lets the interpreter go once for all of them, and then waits for it: with
+#: 64 a busy worker answers a tenth less. More gain little, and where graphs encode, short histories are padded.
+CHUNK = 128
 #: Users scored together against all videos, at least. Fewer make that product slower: it packs the table each time.
 _SCORED = 32
 #: Up to this many videos it is twice as many, a tenth faster still; of more, their scores would take too much memory.
