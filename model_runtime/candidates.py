@@ -236,8 +236,8 @@ class Candidates:
             self._flags = (changes, self._alive.values().copy())
         return self._flags[1]
 
-    def barred(self, digests: Sequence[Sequence[int]]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """The videos that each user's digests stand for, as parallel arrays of places in `digests` and rows.
+    def barred(self, own: NDArray[np.int64], digests: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+        """Rows that each user must not get, [B, e]: the user's `own` [B, n], and those of the digests; -1 fills.
 
         All videos of a digest are barred when several share it. Digests of unknown videos are skipped. Not for several
         threads at a time.
@@ -247,7 +247,7 @@ class Candidates:
             flat.extend(some)
         wanted, sizes = np.frombuffer(flat, np.uint32), np.array([len(some) for some in digests], np.int64)
         self._digests.extend(self._late_digests.values()[len(self._digests) - len(self._ids) :])
-        return self._digests.find(wanted, sizes)
+        return self._digests.find(own, wanted, sizes)
 
 
 class _Digests:
@@ -280,14 +280,20 @@ class _Digests:
         else:
             self._starts[1:] += np.cumsum(np.bincount(digests >> self._shift, minlength=len(self._starts) - 1))
 
-    def find(self, wanted: NDArray[np.uint32], sizes: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """For users with so many digests each, one after another: each row that has one, and whose it is."""
+    def find(self, own: NDArray[np.int64], wanted: NDArray[np.uint32], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """`own` [B, n], and beside it the rows that have a user's digests, sizes[user] of them, one after another."""
+        found: NDArray[np.int64]
         if (module := choice.module()) is not None:
-            users, rows = module.find(wanted, sizes, self._starts, self._shift, self._sorted, self._rows)
-            return users, rows
+            found = module.find(own, wanted, sizes, self._starts, self._shift, self._sorted, self._rows)
+            return found
         left = np.searchsorted(self._sorted, wanted, side="left")
         counts = np.searchsorted(self._sorted, wanted, side="right") - left
         # left[i], left[i] + 1, ..., left[i] + counts[i] - 1 for each i, without a loop
         ends = np.cumsum(counts)
         at = np.arange(ends[-1] if len(ends) else 0) + np.repeat(left - ends + counts, counts)
-        return np.repeat(np.repeat(np.arange(len(sizes)), sizes), counts), self._rows[at]
+        users = np.repeat(np.repeat(np.arange(len(sizes)), sizes), counts)
+        of = np.bincount(users, minlength=len(sizes))
+        found = np.full((len(sizes), own.shape[1] + of.max(initial=0)), -1)
+        found[:, : own.shape[1]] = own
+        found[users, own.shape[1] + np.arange(len(users)) - np.repeat(np.cumsum(of) - of, of)] = self._rows[at]
+        return found

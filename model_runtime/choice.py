@@ -46,8 +46,7 @@ class Choice:
         count: int,
         *,
         beside: Integers = _NONE,
-        users: Integers = _NONE,
-        excluded: Integers = _NONE,
+        excluded: Integers | None = None,
         cosine: bool = False,
     ) -> tuple[list[Found | None], Integers]:
         """Rows and rounded scores per user, best first, ties by row; None for a user whose scores can't be ranked here.
@@ -60,7 +59,7 @@ class Choice:
             alive: which rows may be chosen; rows behind its end may not.
             count: how many at most.
             beside: [m] more rows for all users.
-            users, excluded: [e] who must not get which row, in any order.
+            excluded: [B, e] rows that a user must not get, in any order; -1: none.
             cosine: the score is the inner product divided by the row's length.
         """
         module = _kernel().module
@@ -74,8 +73,7 @@ class Choice:
         module.choose(
             np.ascontiguousarray(near, np.int64),
             np.ascontiguousarray(beside, np.int64),
-            np.ascontiguousarray(users, np.int64),
-            np.ascontiguousarray(excluded, np.int64),
+            np.ascontiguousarray(np.empty((size, 0)) if excluded is None else excluded, np.int64),
             *self._table.parts(),
             alive,
             self._seen,

@@ -85,12 +85,13 @@ class Nearest:
         if self._builder is not None:
             self._builder.join()
 
-    def search(self, preferences: Floats, excluded: Callable[[], tuple[Rows, Rows]]) -> list[Found] | None:
+    def search(self, preferences: Floats, excluded: Callable[[], Rows]) -> list[Found] | None:
         """The `count` best of each user, best first, with rounded scores; None: score everything.
 
         Args:
             preferences: [B, d].
-            excluded: gives users [n] and rows [n] that they must not get; asked after what is alive was looked up.
+            excluded: gives the rows that each user must not get, [B, e], -1: none; asked after what is alive was
+                looked up.
         """
         if len(self._candidates) <= self._exact_up_to:
             return None
@@ -108,7 +109,7 @@ class Nearest:
             return None
         share = (there - len(beside)) / len(ready.near)  # of the index that is alive
         count = int(self._count / max(share, 1 - _MOST_DEAD))
-        return self._merged(ready.near, count, beside, alive, preferences, *excluded())
+        return self._merged(ready.near, count, beside, alive, preferences, excluded())
 
     # --- searching ----------------------------------------------------------------------------------------------------
 
@@ -119,68 +120,53 @@ class Nearest:
         beside: Rows,
         alive: NDArray[np.bool_],
         preferences: Floats,
-        users: Rows,
-        rows: Rows,
+        excluded: Rows,
     ) -> list[Found]:
         """From `count` of the index, and from the rows beside it."""
-        most = int(np.bincount(users).max()) if len(users) else 0
         if self._choice.ready:
-            chosen = self._chosen(index, count, most, beside, alive, preferences, users, rows)
+            chosen = self._chosen(index, count, beside, alive, preferences, excluded)
         else:
-            near = index.search(preferences, count, most, self._threads)
-            chosen = self._one_by_one(near, beside, alive, preferences, users, rows)
+            near = index.search(preferences, count, excluded.shape[1], self._threads)
+            chosen = self._one_by_one(near, beside, alive, preferences, excluded)
         results = [
             # It found too little, or that is all there is.
-            self._exactly(alive, preference, rows[users == user])
-            if found is None or len(found[0]) < self._count
-            else found
+            self._exactly(alive, preference, excluded[user]) if found is None or len(found[0]) < self._count else found
             for user, (found, preference) in enumerate(zip(chosen, preferences, strict=True))
         ]
-        self._check(results, alive, preferences, rows[users == 0])
+        self._check(results, alive, preferences, excluded[0])
         return results
 
     def _chosen(
         self,
         index: NearIndex,
         count: int,
-        most: int,
         beside: Rows,
         alive: NDArray[np.bool_],
         preferences: Floats,
-        users: Rows,
-        rows: Rows,
+        excluded: Rows,
     ) -> list[Found | None]:
         """The best of what was found and of what is beside, with compiled code.
 
-        Of what users must not get, `most` of one, the index finds but a part. So it is asked for as many more as that
-        was of late, and asked again for those whom that leaves with less than they were to choose from.
+        Of what users must not get the index finds but a part. So it is asked for as many more as that was of late, and
+        asked again for those whom that leaves with less than they were to choose from.
         """
+        most = excluded.shape[1]
         spare = min(most, self._spare)
         near = index.search(preferences, count, spare, self._threads)
-        chosen, barred = self._choice.best(
-            preferences, near, alive, self._count, beside=beside, users=users, excluded=rows
-        )
+        chosen, barred = self._choice.best(preferences, near, alive, self._count, beside=beside, excluded=excluded)
         self._spare = max(int(barred.max()), self._spare * 9 // 10)
         short = np.flatnonzero(barred > spare)
         if len(short):
-            place = np.full(len(preferences), -1)
-            place[short] = np.arange(len(short))
-            theirs = place[users] >= 0
+            near = index.search(preferences[short], count, most, self._threads)
             again, _ = self._choice.best(
-                preferences[short],
-                index.search(preferences[short], count, most, self._threads),
-                alive,
-                self._count,
-                beside=beside,
-                users=place[users[theirs]],
-                excluded=rows[theirs],
+                preferences[short], near, alive, self._count, beside=beside, excluded=excluded[short]
             )
             for user, found in zip(short.tolist(), again, strict=True):
                 chosen[user] = found
         return chosen
 
     def _one_by_one(
-        self, near: Rows, beside: Rows, alive: NDArray[np.bool_], preferences: Floats, users: Rows, rows: Rows
+        self, near: Rows, beside: Rows, alive: NDArray[np.bool_], preferences: Floats, excluded: Rows
     ) -> list[Found | None]:
         """The best of what was found and of what is beside, with NumPy."""
         vectors = self._candidates.vectors
@@ -189,8 +175,8 @@ class Nearest:
             self._excluded = np.zeros(2 * len(alive), dtype=bool)
         chosen: list[Found | None] = []
         for user, (found, preference, new) in enumerate(zip(near, preferences, new_scores, strict=True)):
-            mine = rows[users == user]
-            mine = mine[mine < len(self._excluded)]
+            mine = excluded[user]
+            mine = mine[(mine >= 0) & (mine < len(self._excluded))]
             self._excluded[mine] = True
             keep = found[found >= 0]
             keep = np.sort(keep[alive[keep] & ~self._excluded[keep]])
@@ -213,7 +199,7 @@ class Nearest:
         np.matmul(vectors.base, preference, out=scores[:bundled])
         np.matmul(vectors.late.values()[: count - bundled], preference, out=scores[bundled:])
         scores[~alive] = -np.inf
-        scores[excluded[excluded < count]] = -np.inf
+        scores[excluded[(excluded >= 0) & (excluded < count)]] = -np.inf
         return best(scores, self._count, thresholds(scores[None], self._count)[0])
 
     def _check(self, results: list[Found], alive: NDArray[np.bool_], preferences: Floats, excluded: Rows) -> None:

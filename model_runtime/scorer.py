@@ -32,9 +32,9 @@ Result = TypeVar("Result")
 #: what becomes of a batch: of its requests, and of the videos and comments that were ranked for each
 Finish = Callable[[Sequence[Request], list[Ranked], list[Ranked]], list[Result]]
 
-#: Users encoded and ranked together. Each step lets the interpreter go once for all of them, and then waits for it: with
+#: Users encoded and ranked together. Each step lets the interpreter go once for all, and then waits for it: with
 #: 64 a busy worker answers a tenth less. More gain little, and where graphs encode, short histories are padded.
-CHUNK = 128
+CHUNK = 256
 #: Users scored together against all videos, at least. Fewer make that product slower: it packs the table each time.
 _SCORED = 32
 #: Up to this many videos it is twice as many, a tenth faster still; of more, their scores would take too much memory.
@@ -276,24 +276,19 @@ class Scorer:
             np.matmul(preference, vectors.late.values()[: count - bundled].T, out=scores[:, bundled:])
         if penalties is not None:
             scores += penalties
-        users, rows = self._excluded(requests, encoded, moved)
-        there = rows < count  # later rows are not in the view
-        scores[users[there], rows[there]] = -np.inf
+        excluded = self._excluded(requests, encoded, moved)
+        users, at = np.nonzero((excluded >= 0) & (excluded < count))  # later rows are not in the view
+        scores[users, excluded[users, at]] = -np.inf
         return scores
 
-    def _excluded(
-        self, requests: Sequence[Request], encoded: Encoded, moved: int
-    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Which user must not get which row besides those that are not alive, as parallel arrays."""
+    def _excluded(self, requests: Sequence[Request], encoded: Encoded, moved: int) -> NDArray[np.int64]:
+        """Rows that each user must not get besides those that are not alive, [B, e]; -1: none."""
         columns = encoded.videos, encoded.comment_videos, encoded.current[:, None]
-        history: NDArray[np.intp] = np.concatenate(columns, axis=1, dtype=np.intp)
-        users, at = np.nonzero(history >= 0)
         barred = [request.barred for request in requests]
         if self.candidates.moving != moved:
             # A title changed or a video came meanwhile: what was watched may have another row than was looked up.
             barred = [[*request.barred, *map(video_digest, _videos(request))] for request in requests]
-        barred_users, barred_rows = self.candidates.barred(barred)
-        return np.concatenate((users, barred_users)), np.concatenate((history[users, at], barred_rows))
+        return self.candidates.barred(np.concatenate(columns, axis=1, dtype=np.int64), barred)
 
     def _rank_threads(self, requests: Sequence[Request], encoded: Encoded) -> list[Ranked]:
         """The best comments under each user's current video."""
@@ -311,15 +306,13 @@ class Scorer:
         near = np.full((len(threads), max(map(len, threads))), -1, np.int64)
         for row, candidates in zip(near, threads, strict=True):
             row[: len(candidates)] = candidates
-        users, at = np.nonzero(encoded.comments >= 0)
         comments = self.candidates.comments
         chosen, _ = self._comment_choice.best(
             encoded.comment_preference,
             near,
             comments.alive(),
             self.top_comments,
-            users=users,
-            excluded=encoded.comments[users, at].astype(np.int64),
+            excluded=encoded.comments.astype(np.int64),
             cosine=True,
         )
         return [

@@ -24,7 +24,6 @@ from model_runtime.nearest import Nearest
 from model_runtime.ranking import best, thresholds
 
 COUNT, MOST = 100, 64
-_NOBODY = np.empty(0, np.intp)
 
 
 def run(
@@ -35,14 +34,14 @@ def run(
 
     faiss.omp_set_num_threads(1)
     nearest, vectors = _ready(videos)
-    users = 64 if quick or videos > 100_000 or batch == 1 else 256
+    users = 64 if quick or batch == 1 else 256
     flat = faiss.IndexFlatIP(vectors.shape[1])
     if against == "faiss":
         flat.add(vectors)
     buffer = np.empty(MOST * len(vectors), np.float32)
 
     def ours(queries: np.ndarray) -> list[np.ndarray]:
-        found = nearest.search(queries, lambda: (_NOBODY, _NOBODY))
+        found = nearest.search(queries, lambda: np.empty((len(queries), 0), np.int64))
         return by_numpy(queries) if found is None else [rows for rows, _ in found]
 
     def by_numpy(queries: np.ndarray) -> list[np.ndarray]:
@@ -104,7 +103,7 @@ def _ready(count: int) -> tuple[Nearest, np.ndarray]:
             manifest=SimpleNamespace(counts=SimpleNamespace(videos=count)),
         )
         nearest = Nearest(Candidates(bundle), COUNT)
-        nearest.search(trained_vectors.preferences(1024), lambda: (_NOBODY, _NOBODY))
+        nearest.search(trained_vectors.preferences(1024), lambda: np.empty((1024, 0), np.int64))
         began = time.perf_counter()
         nearest.wait()
         print(f"  {count:,} videos; an index took {time.perf_counter() - began:.1f} s in one thread", flush=True)

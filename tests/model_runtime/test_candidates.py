@@ -107,11 +107,13 @@ _names = st.lists(st.sampled_from([*MODEL.video_ids, "nowhere"]), max_size=8)
 @given(st.lists(_names, min_size=1, max_size=5))
 def test_digests_bar_the_videos_that_have_them(shared: Candidates, users: list[list[str]]) -> None:
     digests = [[video_digest(name) for name in names] for names in users]
-    rows, videos = shared.barred(digests)
+    own = np.arange(2 * len(users)).reshape(len(users), 2) - 1
+    found = shared.barred(own, digests)
+    assert found[:, :2].tolist() == own.tolist()
     expected = {
-        (row, at)
-        for row, barred in enumerate(digests)
+        (user, at)
+        for user, barred in enumerate(digests)
         for at, video in enumerate(MODEL.video_ids)
         if video_digest(video) in barred
     }
-    assert set(zip(rows.tolist(), videos.tolist(), strict=True)) == expected
+    assert {(user, row) for user, rows in enumerate(found[:, 2:].tolist()) for row in rows if row >= 0} == expected

@@ -62,13 +62,11 @@ def test_the_best_of_some_rows(data: st.DataObject, seed: int, cosine: bool) -> 
         for row in near:
             some = rng.permutation(rest)[: rng.integers(0, near.shape[1] + 1)]
             row[rng.permutation(near.shape[1])[: len(some)]] = some
-        pairs = rng.integers(0, (users, everything + 5), (data.draw(st.integers(0, 20)), 2))
+        excluded = rng.integers(-1, everything + 5, (users, data.draw(st.integers(0, 6))))
         preferences = rng.integers(-2, 3, (users, DIM)).astype(np.float32)
-        found, refused = chooser.best(
-            preferences, near, alive, count, beside=beside, users=pairs[:, 0], excluded=pairs[:, 1], cosine=cosine
-        )
+        found, refused = chooser.best(preferences, near, alive, count, beside=beside, excluded=excluded, cosine=cosine)
         for user, mine in enumerate(found):
-            barred = set(pairs[pairs[:, 0] == user, 1].tolist())
+            barred = set(excluded[user].tolist())
             allowed = [
                 row
                 for row in [*near[user].tolist(), *beside.tolist()]

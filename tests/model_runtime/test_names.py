@@ -81,6 +81,14 @@ def test_digests_are_found(first: list[int], later: list[list[int]], asked: list
     # of what is known, and what is not
     wanted = [[known[n % len(known)] if known and n % 3 else n for n in user] for user in asked]
     flat = np.array([digest for user in wanted for digest in user], np.uint32)
-    users, rows = digests.find(flat, np.array([len(user) for user in wanted], np.int64))
-    found = [(user, row) for user, own in enumerate(wanted) for d in own for row, k in enumerate(known) if k == d]
-    assert sorted(zip(users.tolist(), rows.tolist(), strict=True)) == sorted(found)
+    sizes = np.array([len(user) for user in wanted], np.int64)
+    own = np.arange(len(wanted), dtype=np.int64)[:, None]
+    for compiled in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            if not compiled:
+                patch.setattr(choice, "module", lambda: None)
+            found = digests.find(own, flat, sizes)
+        assert found[:, 0].tolist() == list(range(len(wanted)))
+        for rows, user in zip(found[:, 1:].tolist(), wanted, strict=True):
+            mine = [row for digest in user for row, other in enumerate(known) if other == digest]
+            assert sorted(row for row in rows if row >= 0) == sorted(mine)

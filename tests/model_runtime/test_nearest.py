@@ -59,8 +59,10 @@ def ready(candidates: Candidates, **options: Any) -> Nearest:
 
 def search(nearest: Nearest, preferences: np.ndarray, barred: list[list[int]] | None = None) -> Any:
     barred = barred or [[] for _ in preferences]
-    users = np.repeat(np.arange(len(preferences)), [len(rows) for rows in barred])
-    return nearest.search(preferences, lambda: (users, np.array([row for rows in barred for row in rows], np.intp)))
+    excluded = np.full((len(barred), max(map(len, barred))), -1)
+    for own, rows in zip(excluded, barred, strict=True):
+        own[: len(rows)] = rows
+    return nearest.search(preferences, lambda: excluded)
 
 
 def exact(candidates: Candidates, preference: np.ndarray, barred: list[int]) -> tuple[np.ndarray, np.ndarray]:
