@@ -11,7 +11,7 @@ SWITCH_S = 0.0005
 #: Collections of cycles: after so many containers more than were freed, after so many of the first generation, of the
 #: second. The defaults (700, 10, 10) go over all users' states again and again, whose lists are new with each event
 #: and hold no cycle: an eighth of a busy worker's time, in pauses of up to a tenth of a second.
-THRESHOLDS = 20_000, 10, 1_000
+THRESHOLDS = 20_000, 10, 10
 
 
 def tune() -> None:

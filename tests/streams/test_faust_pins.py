@@ -44,6 +44,8 @@ def test_the_version_is_the_one_that_was_read() -> None:
         (Consumer, "on_stop", "(self) -> None"),
         (ConsumerThread, "call_thread", "(self, fun: Callable["),
         (ConsumerThread, "_ensure_consumer", "(self) -> aiokafka.consumer.consumer.AIOKafkaConsumer"),
+        (ConsumerThread, "_create_worker_consumer", "(self, transport: 'Transport') -> aiokafka"),
+        (AiokafkaConsumer, "_new_consumer_thread", "(self) -> "),
         (ThreadDelegateConsumer, "highwater", "(self, tp: faust.types.tuples.TP) -> int"),
         (AiokafkaConsumer, "verify_event_path", "(self, now: float, tp: faust.types.tuples.TP) -> None"),
         (AiokafkaConsumer, "_to_message", "(self, tp: faust.types.tuples.TP, record: Any) -> "),
@@ -75,6 +77,14 @@ def test_a_position_is_where_we_look_for_it() -> None:
 
     asyncio.run(look())
     assert not inspect.iscoroutinefunction(AIOKafkaConsumer.seek)  # it is done when it returns
+
+
+def test_a_fetch_waits_as_long_as_we_say() -> None:
+    """Faust hands its own number to the consumer, which takes it along when it starts."""
+    assert "fetch_max_wait_ms=1500" in inspect.getsource(ConsumerThread._create_worker_consumer)
+    assert "fetch_max_wait_ms=self._fetch_max_wait_ms" in inspect.getsource(AIOKafkaConsumer.start)
+    made = inspect.getsource(AiokafkaConsumer._new_consumer_thread)
+    assert "AIOKafkaConsumerThread(self, loop=self.loop, beacon=self.beacon)" in made
 
 
 def test_rebalances_reach_our_override() -> None:
