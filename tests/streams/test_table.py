@@ -96,3 +96,25 @@ def test_a_fetch_from_before_the_seek_does_not_bring_an_older_state_back(table: 
 
     assert asyncio.run(come()) == [7, 8]
     assert sorted(table.users(1)) == [(b"u1", b"new"), (b"u2", b"new")]
+
+
+def test_what_was_not_flushed_is_read_but_not_stored(table: UserStateTable) -> None:
+    place = TP(table.changelog_topic_name, 1)
+    table.restore(1, [record(0, b"u1", b"a"), record(1, b"u2", b"a")])
+    table.write(1, [(b"u1", b"b")])
+    table.confirm(1, 2)
+    assert (table.read(1, b"u1"), table.read(1, b"u2")) == (b"b", b"a")
+    if "rocksdb" not in str(table.app.conf.store):
+        return
+    assert table.persisted_offset(place) == 1  # the offset never says more than what is stored
+    table.flush()
+    assert table.persisted_offset(place) == 2
+    table.write(1, [(b"u1", b"c")])
+    table.confirm(1, 5)
+    table.forget_unwritten()  # as when the partition is another's: what that one writes must stay
+    table.restore(1, [record(4, b"u1", b"theirs")])
+    table.flush()
+    assert table.read(1, b"u1") == b"theirs"
+    assert table.persisted_offset(place) == 4
+    table.write(1, [(b"u2", b"d")])
+    assert sorted(table.users(1)) == [(b"u1", b"theirs"), (b"u2", b"d")]
