@@ -88,11 +88,11 @@ class _Packed:
 
     def follow(self, late: list[str]) -> None:
         """What came since the last time."""
-        if len(late) > self._count:
-            text, ends = _pack(late[self._count :])
+        if new := late[self._count :]:  # more may come at any moment: what was taken is what counts
+            text, ends = _pack(new)
             self._ends.extend(ends[1 if self._count else 0 :] + len(self._text))
             self._text.extend(text)
-            self._count = len(late)
+            self._count += len(new)
 
     def parts(self) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]:
         """The bundle's and the later ones: text, and where each row's begins and the last one's ends."""

@@ -119,7 +119,7 @@ class NearIndex:
         return found
 
     def _look_by(self, quantizer: Any) -> None:
-        if self._looks_by is not quantizer:  # setting it takes as long as searching for a user or two
+        if self._looks_by is not quantizer:  # to set it costs a small batch a part of its search
             self._index.quantizer = self._looks_by = quantizer
 
     def _moved(self, rows: Rows) -> Floats:

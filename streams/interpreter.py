@@ -10,7 +10,7 @@ import sys
 SWITCH_S = 0.0005
 #: Collections of cycles: after so many containers more than were freed, after so many of the first generation, of the
 #: second. The defaults (700, 10, 10) go over all users' states again and again, whose lists are new with each event
-#: and hold no cycle: an eighth of a busy worker's time, in pauses of up to a tenth of a second.
+#: and hold no cycle: an eighth of a busy worker's time.
 THRESHOLDS = 20_000, 10, 10
 
 
@@ -21,5 +21,5 @@ def tune() -> None:
 
 
 def collect() -> None:
-    """All cycles at once, where something large was let go of: it would else stay for hours."""
+    """All cycles at once, where something large was let go of: they are looked for seldom by now."""
     gc.collect()

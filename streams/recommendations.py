@@ -72,31 +72,6 @@ class CommentRecommendations(Struct, frozen=True):
 Recommendations = VideoRecommendations | CommentRecommendations
 
 
-class _Videos(Struct):
-    """What the worker writes: `VideoRecommendations`, its items as JSON already."""
-
-    schema_version: int
-    user_id: str
-    model_version: str
-    generated_ms: int
-    source: str
-    trigger: Trigger
-    items: Raw
-
-
-class _Comments(Struct):
-    """The same of `CommentRecommendations`."""
-
-    schema_version: int
-    user_id: str
-    video_id: str
-    model_version: str
-    generated_ms: int
-    source: str
-    trigger: Trigger
-    items: Raw
-
-
 class RecommendationError(ValueError):
     """A record that is no recommendation, or has a schema version that this release can't read."""
 
@@ -122,7 +97,8 @@ def encode_videos(
     items: bytes,
 ) -> bytes:
     """The JSON of a list of videos. `items`: its items, best first (`model_runtime.items.encode_items`)."""
-    return _ENCODE(_Videos(SCHEMA_VERSION, user_id, model_version, generated_ms, source, trigger, Raw(items)))
+    written: Any = Raw(items)
+    return _ENCODE(VideoRecommendations(SCHEMA_VERSION, user_id, model_version, generated_ms, source, trigger, written))
 
 
 def encode_comments(
@@ -135,8 +111,9 @@ def encode_comments(
     items: bytes,
 ) -> bytes:
     """As `encode_videos`, for the comments under `video_id`."""
+    written: Any = Raw(items)
     return _ENCODE(
-        _Comments(SCHEMA_VERSION, user_id, video_id, model_version, generated_ms, source, trigger, Raw(items))
+        CommentRecommendations(SCHEMA_VERSION, user_id, video_id, model_version, generated_ms, source, trigger, written)
     )
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -52,6 +54,26 @@ def test_ids_that_come_later_are_packed_once_they_are_needed() -> None:
         if number % 700 == 0:
             rows = np.array([0, number + 1])
             assert names.items([Ranked(rows, np.array([1.0, 0.5]), None)]) == [encode_items(names.of(rows), [1.0, 0.5])]
+
+
+class Growing(list[str]):
+    """Gets one more at the moment when somebody looks."""
+
+    def __getitem__(self, at: Any) -> Any:
+        found = super().__getitem__(at)
+        if len(self) < 40:
+            self.append(f"n{len(self)}")
+        return found
+
+
+def test_ids_that_come_while_others_are_packed_are_not_lost() -> None:
+    names = Names(np.array(["a"], dtype=object))
+    names._late = Growing(["n0"])
+    for _ in range(20):
+        known = len(names) - 1
+        names.items([Ranked(np.array([known]), np.array([0.5]), None)])
+    rows = np.arange(1, 20)
+    assert names.items([Ranked(rows, np.zeros(19), None)]) == [encode_items([f"n{i}" for i in range(19)], [0.0] * 19)]
 
 
 def test_what_compiled_code_does_not_write_the_encoder_does() -> None:
