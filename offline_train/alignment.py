@@ -128,7 +128,7 @@ class _Run:
         torch.manual_seed(config.seed)
         window = corpus.config.window
         sr = sr or SRConfig(videos=1, window=window, dropout=config.dropout)
-        self.heads = Aligner(sr, llm.dim).to(device)
+        self.heads = Aligner(sr, llm.dim, config.comment_map_rate is not None).to(device)
         self.key = self._key(corpus, store)
         saved = read(self.folder, self.key)
         self._pool(saved is None)
@@ -139,12 +139,13 @@ class _Run:
         self.llm = llm
         self.lora = llm.lora()
         self.result = Aligned(self.heads, llm, config)
-        text_map = list(self.heads.map.parameters())
-        others = [p for p in self.heads.parameters() if all(p is not other for other in text_map)]
+        maps = self.heads.maps
         groups: list[dict[str, Any]] = [
-            {"params": others, "share": 1.0},
-            {"params": text_map, "share": config.map_rate},
+            {"params": [p for name, p in self.heads.named_parameters() if not name.startswith("maps.")], "share": 1.0},
+            {"params": list(maps.title.parameters()), "share": config.map_rate},
         ]
+        if maps.comment is not None:
+            groups.append({"params": list(maps.comment.parameters()), "share": config.comment_map_rate})
         self.optimizers = [
             torch.optim.AdamW([{"params": list(self.lora.values()), "share": 1.0}], weight_decay=0.0),
             torch.optim.AdamW(groups, weight_decay=0.0),
@@ -191,7 +192,7 @@ class _Run:
         vectors = self.store.vectors([self.texts.distinct[i] for i in at], self.embedding)
         self.base = torch.from_numpy(vectors).to(next(self.heads.parameters()).device)
         if fit:
-            self.heads.map.fit(self.base[torch.from_numpy(self.texts.early[at])])
+            self.heads.maps.fit(self.base[torch.from_numpy(self.texts.early[at])])
 
     def _local(self, rows: np.ndarray) -> np.ndarray:
         rank, processes = place()

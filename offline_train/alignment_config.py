@@ -24,6 +24,8 @@ class AlignmentConfig:
     learning_rate: float = 3e-4
     head_learning_rate: float = 3e-4  #: ours: while the heads learn alone; beside the LLM it is `learning_rate`
     map_rate: float = 1.0  #: ours: at which part of these rates the text MLP learns; 0: it stays as it starts
+    #: ours: comments have a text MLP and an A of their own, which learns at this part; None: they share the titles'
+    comment_map_rate: float | None = None
     warmup: float = 0.03
     temperature: float = TEMPERATURE
     rec: float = 1.0

@@ -2,82 +2,21 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from offline_train.alignment_losses import Contrasts, contrasts
+from offline_train.alignment_maps import Standard, TextMaps
 from offline_train.alignment_samples import AlignmentBatch
 from offline_train.log import VIEW
 from offline_train.processes import gather
 from offline_train.sr import SR, Side, SRConfig
 
-#: where GELU is the identity to within 1e-3
-_LINEAR = 4.0
 #: how long A t(x) is: as in an SR that starts from scratch, whose other parts are made for texts of this length
 _TEXT_LENGTH = 0.2
 #: ln of the scale of L_rec to begin with; it learns so many times as fast as weights do, being a single number
 _SCALE, _SCALE_RATE = -1.0, 10.0
-
-
-class Standard(nn.Module):
-    """(x - mean) / deviation, fitted once and kept."""
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("deviation", torch.ones(dim))
-
-    def fit(self, rows: Tensor) -> None:
-        """From rows [n, dim]."""
-        self.mean.copy_(rows.mean(0))
-        self.deviation.copy_(rows.std(0, correction=0).clamp(min=1e-4))
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """[..., dim] -> [..., dim]."""
-        return (rows - self.mean) / self.deviation
-
-
-class TextMap(nn.Module):
-    """t(x) = MLP(standardised pooled vector), of length 1: d_llm -> d_llm / 4 -> GELU -> d_t."""
-
-    def __init__(self, llm_dim: int, text_dim: int) -> None:
-        super().__init__()
-        self.standard = Standard(llm_dim)
-        self.down = nn.Linear(llm_dim, max(1, llm_dim // 4))
-        self.up = nn.Linear(self.down.out_features, text_dim)
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        """[..., d_llm] -> [..., d_t]."""
-        return F.normalize(self.up(F.gelu(self.down(self.standard(pooled)))), dim=-1)
-
-    @torch.no_grad()
-    def fit(self, pooled: Tensor) -> None:
-        """Standardise on rows [n, d_llm] and start as their principal components, strongest first, of length 1.
-
-        So training starts from the cosines that the LLM's vectors have, and not from a random mixture of them: the
-        contrastive losses begin below chance. The bias keeps GELU where it is linear.
-        """
-        self.standard.fit(pooled)
-        x = self.standard(pooled).double()
-        variance, axes = torch.linalg.eigh(x.T @ x / len(x))
-        kept = min(self.down.out_features, self.up.out_features)
-        variance, axes = variance.flip(0)[:kept].clamp(min=1e-12), axes.flip(1)[:, :kept]
-        self.down.weight[:kept] = (axes.T / variance[0].sqrt()).float()
-        self.down.bias.fill_(_LINEAR)
-        nn.init.normal_(self.up.weight, std=1e-3)
-        self.up.weight[:kept, :kept] += torch.eye(kept) * float((variance[0] / variance.sum()).sqrt())
-        self.up.bias.copy_(-_LINEAR * self.up.weight.sum(1))
-
-    @torch.inference_mode()
-    def vectors(self, pooled: np.ndarray) -> np.ndarray:
-        """float32 [n, d_t] of pooled vectors [n, d_llm]."""
-        parts = [self(torch.from_numpy(rows)) for rows in np.array_split(pooled, max(1, len(pooled) // 4096))]
-        return torch.cat(parts).numpy()
 
 
 class Aligner(nn.Module):
@@ -85,14 +24,19 @@ class Aligner(nn.Module):
 
     Each kind of sample has a temperature of its own in `L_rec`, learned, as the comment loss of stage 2 has. Where
     next comments can hardly be told (reviews of a film by their first words), .07 would make all of them alike.
+
+    With `comments_apart`, comments have a text MLP and an A of their own (`SR.apart`).
     """
 
-    def __init__(self, sr: SRConfig, llm_dim: int) -> None:
+    comment_text: nn.Parameter | None
+
+    def __init__(self, sr: SRConfig, llm_dim: int, comments_apart: bool = False) -> None:
         super().__init__()
         model = SR(sr)
         self.config = sr
         self.encoder, self.text = model.encoder, model.text  # A is `text`, as in SR
-        self.map = TextMap(llm_dim, sr.text_dim)
+        self.register_parameter("comment_text", nn.Parameter(self.text.weight.clone()) if comments_apart else None)
+        self.maps = TextMaps(llm_dim, sr.text_dim, comments_apart)
         self.z_standard = Standard(llm_dim)
         self.to_z = nn.Linear(llm_dim, sr.dim)
         nn.init.normal_(self.to_z.weight, std=llm_dim**-0.5)
@@ -101,7 +45,9 @@ class Aligner(nn.Module):
 
     def start(self) -> dict[str, Tensor]:
         """The weights that stage 2 starts from, named as in `SR`."""
-        return {name: value for name, value in self.state_dict().items() if name.startswith(("encoder.", "text."))}
+        state = self.state_dict()
+        start = {name: value for name, value in state.items() if name.startswith(("encoder.", "text.", "comment_text"))}
+        return start if self.comment_text is None else start | {"apart": torch.ones((), dtype=torch.bool)}
 
     @torch.no_grad()
     def straighten(self, pooled: Tensor) -> None:
@@ -111,40 +57,50 @@ class Aligner(nn.Module):
         scratch, and on such lengths wherever it starts.
         """
         parts = pooled.to(self.text.weight.device).split(4096)
-        vectors = torch.cat([self.map(rows) for rows in parts]).double()
-        length = torch.cat([self.text(self.map(rows)) for rows in parts]).norm(dim=-1).mean().double()
-        axes = torch.linalg.eigh(vectors.T @ vectors)[1].flip(1)
-        up = self.map.up
-        up.weight.copy_(axes.T @ up.weight.double())
-        up.bias.copy_(axes.T @ up.bias.double())
-        self.text.weight.copy_(self.text.weight.double() @ axes * (_TEXT_LENGTH / length))
+        for mapping, weight in ((self.maps.title, self.text.weight), (self.maps.comment, self.comment_text)):
+            if mapping is None or weight is None:
+                continue
+            vectors = torch.cat([mapping(rows) for rows in parts])
+            length = torch.cat([F.linear(rows, weight) for rows in vectors.split(4096)]).norm(dim=-1).mean().double()
+            axes = torch.linalg.eigh(vectors.double().T @ vectors.double())[1].flip(1)
+            mapping.turn(axes)
+            weight.copy_(weight.double() @ axes * (_TEXT_LENGTH / length))
+
+    def _texts(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """[n + 1, d] of texts [n, d_llm] as titles, and as comments; last a zero row for no text.
+
+        Of one length, whatever A does: cosines to texts don't hold it back, and texts a hundred times as long leave the
+        Transformer layers nothing to add to the profile, here and in stage 2.
+        """
+        titles = F.pad(_TEXT_LENGTH * F.normalize(self.text(self.maps.title(pooled)), dim=-1), (0, 0, 0, 1))
+        if self.maps.comment is None or self.comment_text is None:
+            return titles, titles
+        own = F.linear(self.maps.comment(pooled), self.comment_text)
+        return titles, F.pad(_TEXT_LENGTH * F.normalize(own, dim=-1), (0, 0, 0, 1))
 
     def preferences(self, batch: AlignmentBatch, pooled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(preference, that of the other history, target), [b, d] each. `pooled` [n, d_llm] are the batch's texts."""
-        # Of one length, whatever A does: cosines to texts don't hold it back, and texts a hundred times as long leave
-        # the Transformer layers nothing to add to the profile, here and in stage 2.
-        texts = _TEXT_LENGTH * F.normalize(self.text(self.map(pooled)), dim=-1)
-        texts = F.pad(texts, (0, 0, 0, 1))  # [n + 1, d], a zero row for no text
-        device = texts.device
+        titles, said = self._texts(pooled)
+        device = titles.device
         at = {name: torch.from_numpy(value).to(device) for name, value in batch.columns.items()}
         several = at["comment_text"] < len(pooled)  # [b, C, 3]
-        said = texts[at["comment_text"]].sum(2) / several.sum(2, keepdim=True).clamp(min=1)
+        own_comments = said[at["comment_text"]].sum(2) / several.sum(2, keepdim=True).clamp(min=1)
         videos = Side(
-            torch.zeros_like(texts[at["video_title"]]),  # no ids in this stage
-            texts[at["video_title"]],
-            texts[at["video_comment"]],
+            torch.zeros_like(titles[at["video_title"]]),  # no ids in this stage
+            titles[at["video_title"]],
+            said[at["video_comment"]],
             at["video_title_present"],
             at["video_at"],
         )
         comments = Side(
-            torch.zeros_like(said),
-            texts[at["comment_title"]],
-            said,
+            torch.zeros_like(own_comments),
+            titles[at["comment_title"]],
+            own_comments,
             at["comment_title_present"],
             at["comment_at"],
         )
         video_states, comment_states = self.encoder.states(videos, comments)
-        query = texts[at["query"]]
+        query = titles[at["query"]]
         is_video = (at["kind"] == VIEW)[:, None]
         own = torch.where(
             is_video,
@@ -156,7 +112,7 @@ class Aligner(nn.Module):
             self.encoder.video_preference(comment_states, comments),
             self.encoder.comment_preference(query, video_states, videos),
         )
-        return own, other, texts[at["target"]]
+        return own, other, torch.where(is_video, titles[at["target"]], said[at["target"]])
 
     def forward(self, batch: AlignmentBatch, pooled: Tensor, states: Tensor, temperature: float) -> Contrasts:
         """The contrasts of the whole batch, of which `batch` is this process's part; states [b, d_llm]."""

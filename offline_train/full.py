@@ -23,7 +23,7 @@ import torch
 from offline_train import llm_texts
 from offline_train.alignment import Aligned, align
 from offline_train.alignment_config import VERSION, AlignmentConfig
-from offline_train.alignment_model import TextMap
+from offline_train.alignment_maps import TextMaps
 from offline_train.config_keys import check_keys
 from offline_train.corpus import Corpus, Split, leave_one_out, temporal_split
 from offline_train.embedding import CorpusTexts, PooledStore
@@ -209,15 +209,15 @@ def llm_vectors(
     where = cache / "texts" / _name(store.fingerprint, config.align.text_tokens, log.digest.tobytes(), config.stage1)
     if rank:
         return Made(where, base, aligned, folder, curves, seconds)
+    early = torch.from_numpy(pooled[texts.early])
     if aligned is None:
         torch.manual_seed(config.align.seed)
-        mapping = TextMap(llm.dim, TEXT_DIM)
-        mapping.fit(torch.from_numpy(pooled[texts.early]))
-        start = None
+        maps, start = TextMaps(llm.dim, TEXT_DIM), None
+        maps.fit(early)
     else:
-        aligned.heads.straighten(torch.from_numpy(pooled[texts.early]))
-        mapping, start = aligned.heads.map.cpu(), {k: v.cpu() for k, v in aligned.heads.start().items()}
-    llm_texts.write(where, texts.distinct, mapping.vectors(pooled), mapping.state_dict(), start)
+        aligned.heads.straighten(early)
+        maps, start = aligned.heads.maps.cpu(), {k: v.cpu() for k, v in aligned.heads.start().items()}
+    llm_texts.write(where, *maps.parts(pooled, texts), start)
     return Made(where, base, aligned, folder, curves, seconds)
 
 

@@ -1,7 +1,8 @@
 """The text vectors of one LLM and one log in a folder: what is left of stage 1 once the LLM is thrown away.
 
-`vectors.npy` [n, d_t] with `keys.npy` (a hash of each text); `start.pt`, the SR weights that stage 2 starts from, if
-there was a stage 1; and `map.pt`, the text MLP with the kept standardisation.
+`vectors.npy` [n, d_t] with `keys.npy` (a hash of each text), and `map.pt`, the text MLP with the kept standardisation;
+where comments have a text MLP of their own, these are of titles alone, and `comment_vectors.npy`, `comment_keys.npy`
+and `comment_map.pt` of comments; `start.pt`, the SR weights that stage 2 starts from, if there was a stage 1.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,23 +22,31 @@ from torch import Tensor
 from offline_train.log import Log
 
 _KEY = 16
+_COMMENTS = "comment_"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some texts, their vectors, float32 [n, d_t], and the weights of the text MLP that made them."""
+
+    texts: Sequence[str]
+    vectors: np.ndarray
+    mapping: Mapping[str, Tensor]
 
 
 def write(
-    folder: str | Path,
-    texts: Sequence[str],
-    vectors: np.ndarray,
-    mapping: Mapping[str, Tensor],
-    start: Mapping[str, Tensor] | None = None,
+    folder: str | Path, texts: Part, comments: Part | None = None, start: Mapping[str, Tensor] | None = None
 ) -> Path:
-    """Write a folder, whole or not at all. `vectors` float32 [len(texts), d_t]."""
+    """Write a folder, whole or not at all. `texts` are of titles alone where `comments` has what comments are."""
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".texts-", dir=folder.parent))
     try:
-        np.save(scratch / "vectors.npy", vectors.astype(np.float32))
-        np.save(scratch / "keys.npy", _keys(texts))
-        torch.save(dict(mapping), scratch / "map.pt")
+        for prefix, part in (("", texts), (_COMMENTS, comments)):
+            if part is not None:
+                np.save(scratch / f"{prefix}vectors.npy", part.vectors.astype(np.float32))
+                np.save(scratch / f"{prefix}keys.npy", _keys(part.texts))
+                torch.save(dict(part.mapping), scratch / f"{prefix}map.pt")
         if start is not None:
             torch.save(dict(start), scratch / "start.pt")
         shutil.rmtree(folder, ignore_errors=True)
@@ -55,9 +65,13 @@ def read(folder: str | Path, log: Log) -> tuple[np.ndarray, np.ndarray]:
     folder = Path(folder)
     if not (folder / "vectors.npy").is_file():
         raise ValueError(f"{folder} holds no text vectors; `lsvcr train full` writes such a folder")
-    vectors = np.load(folder / "vectors.npy", mmap_mode="r")
-    keys = np.load(folder / "keys.npy")
-    texts = [*log.video_titles, *log.comment_texts]
+    own = _COMMENTS if (folder / f"{_COMMENTS}vectors.npy").is_file() else ""
+    return _rows(folder, "", log.video_titles), _rows(folder, own, log.comment_texts)
+
+
+def _rows(folder: Path, prefix: str, texts: Sequence[str]) -> np.ndarray:
+    vectors = np.load(folder / f"{prefix}vectors.npy", mmap_mode="r")
+    keys = np.load(folder / f"{prefix}keys.npy")
     order = np.argsort(keys)
     wanted = _keys(texts)
     place = order[np.clip(np.searchsorted(keys, wanted, sorter=order), 0, max(0, len(keys) - 1))]
@@ -67,7 +81,7 @@ def read(folder: str | Path, log: Log) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"{folder} lacks vectors of {lacking:,} texts of this log; run `lsvcr train full` on it again")
     rows = np.zeros((len(texts), vectors.shape[1]), np.float32)
     rows[~empty] = vectors[place[~empty]]
-    return rows[: len(log.video_ids)], rows[len(log.video_ids) :]
+    return rows
 
 
 def placed(rows: np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -16,10 +16,9 @@ from pathlib import Path
 import msgspec
 import torch
 
-from offline_train import llm_texts
 from offline_train.alignment_checkpoint import CHECKPOINT
 from offline_train.alignment_config import VERSION, AlignmentConfig
-from offline_train.alignment_model import TextMap
+from offline_train.alignment_maps import TextMaps
 from offline_train.corpus import Corpus, Split
 from offline_train.embedding import POOLED, CorpusTexts, PooledStore
 from offline_train.full import FullConfig, llm_vectors
@@ -29,7 +28,8 @@ from offline_train.stages import Work
 from offline_train.text import TEXT_DIM, TextVectors
 
 _DAY_MS = 24 * 3600 * 1000
-_LORA, _MAP, _START, _ABOUT, _STORES = "lora.pt", "map.pt", "start.pt", "about.json", "stores.json"
+_LORA, _START, _ABOUT, _STORES = "lora.pt", "start.pt", "about.json", "stores.json"
+_MAPS = {"title": "map.pt", "comment": "comment_map.pt"}
 
 #: `stage(what)`
 Stage = Callable[[str], None]
@@ -85,8 +85,9 @@ def _align(
     assert made.stage1 is not None
     saved = torch.load(made.stage1 / CHECKPOINT, map_location="cpu", weights_only=True)
     torch.save(saved["lora"], folder / _LORA)
-    for name in (_MAP, _START):
-        shutil.copy(made.folder / name, folder / name)
+    for name in (*_MAPS.values(), _START):
+        if (made.folder / name).exists():
+            shutil.copy(made.folder / name, folder / name)
     if made.curves is not None:
         shutil.copy(made.curves, folder / "curves.png")
     (folder / _ABOUT).write_bytes(_about(config, align))
@@ -110,12 +111,11 @@ def _embed(
     store = PooledStore(llm, _cache(work), align.text_tokens)
     pooled = store.vectors(texts.distinct, advance)
     (folder / _STORES).write_bytes(msgspec.json.encode([before, store.folder.name]))
-    weights = torch.load(folder / _MAP, map_location="cpu", weights_only=True)
-    mapping = TextMap(llm.dim, TEXT_DIM)
-    mapping.load_state_dict(weights)
-    rows = mapping.vectors(pooled)
+    maps = TextMaps(llm.dim, TEXT_DIM, (folder / _MAPS["comment"]).exists())
+    for name, mapping in maps.named_children():
+        mapping.load_state_dict(torch.load(folder / _MAPS[name], map_location="cpu", weights_only=True))
     start = torch.load(folder / _START, map_location="cpu", weights_only=True)
-    video, comment = (llm_texts.placed(rows, at) for at in (texts.title, texts.comment))
+    video, comment = maps.of_log(pooled, texts)
     return TextVectors(video, comment, f"{config.llm}, aligned {folder.name}", start=start)
 
 

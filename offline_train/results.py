@@ -240,7 +240,7 @@ def _texts(
         ]
         for variant in variants(corpus, split, work / "stage1", align, seed, report, ablations):
             report(f"{source.data}: {variant.name}, seed {seed}")
-            one = replace(config, task=JOINT, seed=seed)
+            one = replace(config, task=variant.task, seed=seed)
             bundle = trained_bundle(folder, corpus, split, one, work / "bundles", variant=variant)
             scorers += [
                 BundleScorer(bundle, corpus.log, corpus, kind, name=variant.name, threads=config.threads)

@@ -3,7 +3,8 @@ of stage 1 left out.
 
 Rows of one kind differ in one thing. `no-stage-1` and `lsvcr` read the same language model with the same settings;
 `lsvcr, vectors alone` has the aligned vectors, but starts its SR from scratch; `lsvcr, start alone` has the SR's start
-(but for A, which only fits aligned vectors) on the vectors of the model as it came.
+(but for A, which only fits aligned vectors) on the vectors of the model as it came; `lsvcr (videos alone)` and `lsvcr
+(comments alone)` fine-tune on one task each, as the paper does.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ class Variant:
     settings: AlignmentConfig | None = None  #: how texts are read, of `llm` without `align`
     parts: tuple[str, ...] = ("vectors", "start")
     profile: bool = True
-    kinds: tuple[str, ...] = ("video", "comment")
+    kinds: tuple[str, ...] = ("video", "comment")  #: tasks that it is ranked on
+    task: str = "joint"  #: that stage 2 trains
     student: bool = False  #: distil one, and rank with it what came after training
     report: Report = lambda what: None
 
@@ -150,7 +152,8 @@ def variants(
     report: Report = lambda what: None,
     ablations: bool = True,
 ) -> Iterator[Variant]:
-    """The rows of one seed: the two that tell whether stage 1 pays, and of the first seed `ablations` as well."""
+    """The rows of one seed: the two that tell whether stage 1 pays, stage 2 on one task each (paper, section 3.4), and
+    of the first seed `ablations` as well."""
     one = replace(align, seed=seed)
 
     def row(name: str, text: str = "llm", **options: object) -> Variant:
@@ -158,6 +161,8 @@ def variants(
 
     yield row(RAW, settings=replace(align, seed=0))
     yield row(FULL, align=one, settings=align, student=True)
+    for task in ("video", "comment"):
+        yield row(f"{FULL} ({task}s alone)", align=one, settings=align, task=task, kinds=(task,))
     if seed or not ablations:
         return
     yield row(IDS, "none", kinds=("video",))

@@ -23,6 +23,7 @@ from offline_train.corpus import Corpus, temporal_split  # noqa: E402
 from offline_train.embedding import CorpusTexts, PooledStore  # noqa: E402
 from offline_train.llm import LLM, LoraSettings  # noqa: E402
 from offline_train.log import INTERACTION, VIEW, Log  # noqa: E402
+from offline_train.sr import SR  # noqa: E402
 from streams.events import Video  # noqa: E402
 
 pytestmark = pytest.mark.train
@@ -107,8 +108,8 @@ def test_the_text_mlp_learns_as_fast_as_it_is_told(data, whole, tmp_path):
         )
 
     held, slow = (run(data, tmp_path / f"{rate}", dataclasses.replace(QUICK, map_rate=rate)) for rate in (0.0, 0.01))
-    assert moved(held, "map.") == 0
-    assert 0 < moved(slow, "map.") < 0.1 * moved(whole, "map.")
+    assert moved(held, "maps.title.") == 0
+    assert 0 < moved(slow, "maps.title.") < 0.1 * moved(whole, "maps.title.")
     for aligned in (held, slow, whole):
         assert moved(aligned, "text.") > 1e-4
         assert any(value.abs().sum() > 0 for name, value in aligned.llm.lora().items() if "lora_B" in name)
@@ -130,18 +131,67 @@ def test_the_map_to_z_begins_below_chance_and_the_rest_as_it_was(data, tmp_path)
 
 def test_straightened_texts_point_where_they_did_and_lie_as_stage_2_expects(whole):
     heads = copy.deepcopy(whole.heads)
-    pooled = torch.randn(300, heads.map.down.in_features)
-    before = heads.text(heads.map(pooled))
+    pooled = torch.randn(300, heads.maps.title.down.in_features)
+    before = heads.text(heads.maps.title(pooled))
     with torch.no_grad():
         heads.text.weight *= 500  # as long as texts get, where nothing but cosines to them is asked for
     heads.straighten(pooled)
-    vectors = heads.map(pooled)
+    vectors = heads.maps.title(pooled)
     mapped = heads.text(vectors)
     assert torch.allclose(F.normalize(mapped, dim=-1), F.normalize(before, dim=-1), atol=1e-4)
     assert mapped.norm(dim=-1).mean().item() == pytest.approx(0.2, rel=1e-4)
     assert torch.allclose(vectors.norm(dim=-1), torch.ones(300), atol=1e-4)
     spread = vectors.square().mean(0)
     assert (spread[:-1] >= spread[1:] - 1e-6).all()
+
+
+@pytest.fixture(scope="module")
+def apart(data, tmp_path_factory):
+    """Titles' MLP learns, comments' stands still."""
+    return run(data, tmp_path_factory.mktemp("apart"), dataclasses.replace(QUICK, comment_map_rate=0.0))
+
+
+def test_comments_can_have_a_text_mlp_of_their_own(data, apart, tmp_path):
+    config = dataclasses.replace(QUICK, comment_map_rate=0.0, learning_rate=0.0, head_learning_rate=0.0)
+    where = run(data, tmp_path, config).heads.state_dict()
+    after = apart.heads.state_dict()
+    assert where["maps.title.up.weight"].equal(where["maps.comment.up.weight"]), "both start alike"
+    assert after["maps.comment.up.weight"].equal(where["maps.comment.up.weight"])
+    for learned in ("maps.title.up.weight", "text.weight", "comment_text"):
+        assert not after[learned].equal(where[learned]), learned
+    assert not after["text.weight"].equal(after["comment_text"])
+
+
+def test_each_map_reads_its_own_kind_of_text(data, apart):
+    corpus, split, _ = data
+    drawer = Drawer(corpus, split, CorpusTexts.of(corpus.log, split.valid_ms), QUICK.draw, 0)
+    drawn = [drawer.draw(int(row)) for row in drawer.choose(12)]
+    batch = AlignmentBatch.of(drawn)
+    pooled = torch.randn(len(batch.texts), apart.llm.dim)
+    is_video = torch.tensor([d.kind == VIEW for d in drawn])
+    assert is_video.any()
+    assert not is_video.all()
+    for changed, moves in (("title", is_video), ("comment", ~is_video)):
+        heads = copy.deepcopy(apart.heads).eval()
+        before = heads.preferences(batch, pooled)[2]
+        with torch.no_grad():
+            getattr(heads.maps, changed).up.bias += torch.randn(heads.text.in_features)
+        after = heads.preferences(batch, pooled)[2]
+        assert torch.equal((after - before).abs().amax(1) > 1e-4, moves), f"targets read by the map of {changed}s"
+
+
+def test_straightened_comments_point_where_they_did(apart):
+    heads = copy.deepcopy(apart.heads)
+    pooled = torch.randn(300, apart.llm.dim)
+    before = F.linear(heads.maps.comment(pooled), heads.comment_text)
+    heads.straighten(pooled)
+    after = F.linear(heads.maps.comment(pooled), heads.comment_text)
+    assert torch.allclose(F.normalize(after, dim=-1), F.normalize(before, dim=-1), atol=1e-4)
+    assert after.norm(dim=-1).mean().item() == pytest.approx(0.2, rel=1e-4)
+    start = heads.start()
+    model = SR(dataclasses.replace(heads.config, videos=3))
+    model.load_state_dict(start, strict=False)
+    assert torch.allclose(model.comment_map(heads.maps.comment(pooled)), after, atol=1e-6)
 
 
 def test_how_long_a_makes_texts_changes_nothing(data, whole):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -14,6 +15,7 @@ from infra.cli import main
 from model_runtime.registry import Registry
 from model_runtime.scorer import Scorer
 from offline_train import llm_texts
+from offline_train.alignment_maps import TextMaps
 from offline_train.corpus import Corpus, temporal_split
 from offline_train.embedding import CorpusTexts
 from offline_train.full import read_config
@@ -74,9 +76,25 @@ def test_the_vectors_come_by_the_door_of_the_others(ran):
     assert np.linalg.norm(early, axis=1).mean() == pytest.approx(1, abs=1e-3), "as stage 2 expects them"
     same = [i for i, text in enumerate(log.comment_texts) if text == log.comment_texts[0]]
     assert (vectors.comment[same] == vectors.comment[0]).all()
-    llm_texts.write(folder / "few", ["another text"], np.zeros((1, 256)), {})
+    llm_texts.write(folder / "few", llm_texts.Part(["another text"], np.zeros((1, 256)), {}))
     with pytest.raises(ValueError, match="lacks vectors"):
         llm_texts.read(folder / "few", log)
+
+
+def test_titles_and_comments_can_have_vectors_of_their_own(ran, tmp_path):
+    log = Log.read(ran[0] / "log")
+    both = log.comment_texts[0]  # a text that is a title as well is read as what it stands for
+    titles = [*log.video_titles[1:], both]
+    log = dataclasses.replace(log, video_titles=titles)
+    known = CorpusTexts.of(log, temporal_split(Corpus.build(log)).valid_ms)
+    pooled = np.random.default_rng(0).normal(size=(len(known.distinct), 12)).astype(np.float32)
+    maps = TextMaps(12, 8, apart=True)
+    llm_texts.write(tmp_path / "texts", *maps.parts(pooled, known))
+    video, comment = llm_texts.read(tmp_path / "texts", log)
+    expected = maps.of_log(pooled, known)
+    assert np.array_equal(video, expected[0])
+    assert np.array_equal(comment, expected[1])
+    assert not np.allclose(video[-1], comment[0], atol=1e-3)
 
 
 def test_a_mistyped_key_is_named(ran):

@@ -1,0 +1,111 @@
+"""From pooled vectors of a language model to text vectors t(x): the text MLP, or one of titles and one of comments."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from offline_train.embedding import CorpusTexts
+from offline_train.llm_texts import Part, placed
+
+#: where GELU is the identity to within 1e-3
+_LINEAR = 4.0
+
+
+class Standard(nn.Module):
+    """(x - mean) / deviation, fitted once and kept."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("deviation", torch.ones(dim))
+
+    def fit(self, rows: Tensor) -> None:
+        """From rows [n, dim]."""
+        self.mean.copy_(rows.mean(0))
+        self.deviation.copy_(rows.std(0, correction=0).clamp(min=1e-4))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """[..., dim] -> [..., dim]."""
+        return (rows - self.mean) / self.deviation
+
+
+class TextMap(nn.Module):
+    """t(x) = MLP(standardised pooled vector), of length 1: d_llm -> d_llm / 4 -> GELU -> d_t."""
+
+    def __init__(self, llm_dim: int, text_dim: int) -> None:
+        super().__init__()
+        self.standard = Standard(llm_dim)
+        self.down = nn.Linear(llm_dim, max(1, llm_dim // 4))
+        self.up = nn.Linear(self.down.out_features, text_dim)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """[..., d_llm] -> [..., d_t]."""
+        return F.normalize(self.up(F.gelu(self.down(self.standard(pooled)))), dim=-1)
+
+    @torch.no_grad()
+    def fit(self, pooled: Tensor) -> None:
+        """Standardise on rows [n, d_llm] and start as their principal components, strongest first, of length 1.
+
+        So training starts from the cosines that the LLM's vectors have, and not from a random mixture of them: the
+        contrastive losses begin below chance. The bias keeps GELU where it is linear.
+        """
+        self.standard.fit(pooled)
+        x = self.standard(pooled).double()
+        variance, axes = torch.linalg.eigh(x.T @ x / len(x))
+        kept = min(self.down.out_features, self.up.out_features)
+        variance, axes = variance.flip(0)[:kept].clamp(min=1e-12), axes.flip(1)[:, :kept]
+        self.down.weight[:kept] = (axes.T / variance[0].sqrt()).float()
+        self.down.bias.fill_(_LINEAR)
+        nn.init.normal_(self.up.weight, std=1e-3)
+        self.up.weight[:kept, :kept] += torch.eye(kept) * float((variance[0] / variance.sum()).sqrt())
+        self.up.bias.copy_(-_LINEAR * self.up.weight.sum(1))
+
+    @torch.no_grad()
+    def turn(self, axes: Tensor) -> None:
+        """Let t(x) be axes^T t(x), for orthonormal columns [d_t, d_t]."""
+        self.up.weight.copy_(axes.T @ self.up.weight.double())
+        self.up.bias.copy_(axes.T @ self.up.bias.double())
+
+    @torch.inference_mode()
+    def vectors(self, pooled: np.ndarray) -> np.ndarray:
+        """float32 [n, d_t] of pooled vectors [n, d_llm]."""
+        parts = [self(torch.from_numpy(rows)) for rows in np.array_split(pooled, max(1, len(pooled) // 4096))]
+        return torch.cat(parts).numpy()
+
+
+class TextMaps(nn.Module):
+    """The text MLP of titles and that of comments: one and the same, as in the paper, or two."""
+
+    def __init__(self, llm_dim: int, text_dim: int, apart: bool = False) -> None:
+        super().__init__()
+        self.title = TextMap(llm_dim, text_dim)
+        self.comment = TextMap(llm_dim, text_dim) if apart else None
+
+    def fit(self, pooled: Tensor) -> None:
+        """See `TextMap.fit`; both start alike."""
+        self.title.fit(pooled)
+        if self.comment is not None:
+            self.comment.load_state_dict(self.title.state_dict())
+
+    def of_log(self, pooled: np.ndarray, texts: CorpusTexts) -> tuple[np.ndarray, np.ndarray]:
+        """float32 [n_v, d_t] and [n_c, d_t] of a log's titles and comments, from [distinct, d_llm]; zeros for none."""
+        rows = self.title.vectors(pooled)
+        return placed(rows, texts.title), placed(
+            rows if self.comment is None else self.comment.vectors(pooled), texts.comment
+        )
+
+    def parts(self, pooled: np.ndarray, texts: CorpusTexts) -> tuple[Part, Part | None]:
+        """What `llm_texts.write` keeps: vectors of all texts; or those of titles, and those of comments."""
+        if self.comment is None:
+            return Part(texts.distinct, self.title.vectors(pooled), self.title.state_dict()), None
+        own = []
+        for mapping, at in ((self.title, texts.title), (self.comment, texts.comment)):
+            used = np.unique(at[at >= 0])
+            own.append(Part([texts.distinct[i] for i in used], mapping.vectors(pooled[used]), mapping.state_dict()))
+        return own[0], own[1]
