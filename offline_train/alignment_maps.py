@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from offline_train.embedding import CorpusTexts
 from offline_train.llm_texts import Part, placed
+from offline_train.text import TextVectors
 
 #: where GELU is the identity to within 1e-3
 _LINEAR = 4.0
@@ -93,19 +94,18 @@ class TextMaps(nn.Module):
         if self.comment is not None:
             self.comment.load_state_dict(self.title.state_dict())
 
-    def of_log(self, pooled: np.ndarray, texts: CorpusTexts) -> tuple[np.ndarray, np.ndarray]:
-        """float32 [n_v, d_t] and [n_c, d_t] of a log's titles and comments, from [distinct, d_llm]; zeros for none."""
+    def of_log(self, pooled: np.ndarray, texts: CorpusTexts, method: str) -> TextVectors:
+        """A log's text vectors, from pooled ones [distinct, d_llm]."""
         rows = self.title.vectors(pooled)
-        return placed(rows, texts.title), placed(
-            rows if self.comment is None else self.comment.vectors(pooled), texts.comment
-        )
+        if self.comment is None:
+            return TextVectors(placed(rows, texts.title), placed(rows, texts.comment), method)
+        said = self.comment.vectors(pooled)
+        crossed = placed(said, texts.title), placed(rows, texts.comment)
+        return TextVectors(placed(rows, texts.title), placed(said, texts.comment), method, crossed=crossed)
 
     def parts(self, pooled: np.ndarray, texts: CorpusTexts) -> tuple[Part, Part | None]:
-        """What `llm_texts.write` keeps: vectors of all texts; or those of titles, and those of comments."""
+        """What `llm_texts.write` keeps: all texts by the titles' MLP and, where there is one, by the comments'."""
+        own = Part(texts.distinct, self.title.vectors(pooled), self.title.state_dict())
         if self.comment is None:
-            return Part(texts.distinct, self.title.vectors(pooled), self.title.state_dict()), None
-        own = []
-        for mapping, at in ((self.title, texts.title), (self.comment, texts.comment)):
-            used = np.unique(at[at >= 0])
-            own.append(Part([texts.distinct[i] for i in used], mapping.vectors(pooled[used]), mapping.state_dict()))
-        return own[0], own[1]
+            return own, None
+        return own, Part(texts.distinct, self.comment.vectors(pooled), self.comment.state_dict())

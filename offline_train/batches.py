@@ -5,7 +5,7 @@ Training, validation, evaluation and the reference scores all go through `prefer
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ class ItemTables:
     first_seen: Tensor  #: int64 [n_v], Unix ms
     comments: Tensor  #: float32 [n_c + 1, d_t], t(comment), then a zero row
     popular: Tensor  #: int64 [n_v], each video's popular comment, n_c where it has none
+    #: where the two have text MLPs of their own, titles by that of comments [n_v, d_t], comments by that of titles
+    crossed: tuple[Tensor, Tensor] | None = None
 
     @staticmethod
     def build(texts: TextVectors, popular: np.ndarray, first_seen: np.ndarray) -> ItemTables:
@@ -37,13 +39,13 @@ class ItemTables:
             torch.from_numpy(first_seen),
             torch.from_numpy(comments),
             torch.from_numpy(np.where(popular < 0, none, popular).astype(np.int64)),
+            None if texts.crossed is None else (torch.from_numpy(texts.crossed[0]), torch.from_numpy(texts.crossed[1])),
         )
 
     def to(self, device: str) -> ItemTables:
-        """The tables on a device."""
-        return ItemTables(
-            self.titles.to(device), self.first_seen.to(device), self.comments.to(device), self.popular.to(device)
-        )
+        """The tables on a device, but for `crossed`, which training does not read."""
+        columns = ("titles", "first_seen", "comments", "popular")
+        return replace(self, **{name: getattr(self, name).to(device) for name in columns})
 
 
 @dataclass(frozen=True)

@@ -140,9 +140,12 @@ def train_student(
     videos = np.flatnonzero(log.first_seen_video < split.valid_ms)
     comments = np.flatnonzero(log.first_seen_comment < split.valid_ms)
     texts = [*(log.video_titles[i] for i in videos), *(log.comment_texts[i] for i in comments)]
+    # every text as a title, and as a comment
+    as_comments, as_titles = tables.crossed or (tables.titles, tables.comments)
+    at = torch.from_numpy(videos), torch.from_numpy(comments)
     with torch.inference_mode():
-        rows = torch.cat((tables.titles[torch.from_numpy(videos)], tables.comments[torch.from_numpy(comments)]))
-        titles, own = _numpy(model.text(rows)), _numpy(model.comment_map(rows))
+        titles = _numpy(model.text(torch.cat((tables.titles[at[0]], as_titles[at[1]]))))
+        own = _numpy(model.comment_map(torch.cat((as_comments[at[0]], tables.comments[at[1]]))))
     distilled = distill(texts, titles, config, report)
     if not model.apart:
         return distilled

@@ -23,7 +23,7 @@ from offline_train.deployed import BundleScorer
 from offline_train.distill import DistillConfig
 from offline_train.evaluation import evaluate, training_events
 from offline_train.export import export, train_student, with_metrics
-from offline_train.finetuning import FinetuneConfig, Finetuned, Progress, finetune
+from offline_train.finetuning import FinetuneConfig, Finetuned, Progress, finetune_best
 from offline_train.live_fitting import Choice, live_section
 from offline_train.live_scorer import live_scorers
 from offline_train.log import Log
@@ -94,7 +94,7 @@ def fit(
     stage(f"text vectors of {len(log.video_ids):,} titles and {len(log.comment_ids):,} comments")
     texts = text_vectors(log, text, split.valid_ms, config.seed)
     stage(f"training on {len(split.train):,} samples")
-    finetuned = finetune(corpus, split, texts, config, report=progress)
+    finetuned = finetune_best(corpus, split, texts, config, report=progress)
 
     distilled = None
     if student:

@@ -1,8 +1,8 @@
 """The text vectors of one LLM and one log in a folder: what is left of stage 1 once the LLM is thrown away.
 
 `vectors.npy` [n, d_t] with `keys.npy` (a hash of each text), and `map.pt`, the text MLP with the kept standardisation;
-where comments have a text MLP of their own, these are of titles alone, and `comment_vectors.npy`, `comment_keys.npy`
-and `comment_map.pt` of comments; `start.pt`, the SR weights that stage 2 starts from, if there was a stage 1.
+where comments have a text MLP of their own, that is the titles', and the comments' is `comment_map.pt`, its vectors of
+the same texts `comment_vectors.npy`; `start.pt`, the SR weights that stage 2 starts from, if there was a stage 1.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _COMMENTS = "comment_"
 
 @dataclass(frozen=True)
 class Part:
-    """Some texts, their vectors, float32 [n, d_t], and the weights of the text MLP that made them."""
+    """Texts, their vectors, float32 [n, d_t], and the weights of the text MLP that made them."""
 
     texts: Sequence[str]
     vectors: np.ndarray
@@ -37,15 +37,15 @@ class Part:
 def write(
     folder: str | Path, texts: Part, comments: Part | None = None, start: Mapping[str, Tensor] | None = None
 ) -> Path:
-    """Write a folder, whole or not at all. `texts` are of titles alone where `comments` has what comments are."""
+    """Write a folder, whole or not at all. `comments`: the same texts by the comments' own MLP."""
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".texts-", dir=folder.parent))
     try:
+        np.save(scratch / "keys.npy", _keys(texts.texts))
         for prefix, part in (("", texts), (_COMMENTS, comments)):
             if part is not None:
                 np.save(scratch / f"{prefix}vectors.npy", part.vectors.astype(np.float32))
-                np.save(scratch / f"{prefix}keys.npy", _keys(part.texts))
                 torch.save(dict(part.mapping), scratch / f"{prefix}map.pt")
         if start is not None:
             torch.save(dict(start), scratch / "start.pt")
@@ -65,13 +65,23 @@ def read(folder: str | Path, log: Log) -> tuple[np.ndarray, np.ndarray]:
     folder = Path(folder)
     if not (folder / "vectors.npy").is_file():
         raise ValueError(f"{folder} holds no text vectors; `lsvcr train full` writes such a folder")
-    own = _COMMENTS if (folder / f"{_COMMENTS}vectors.npy").is_file() else ""
-    return _rows(folder, "", log.video_titles), _rows(folder, own, log.comment_texts)
+    return _rows(folder, "", log.video_titles), _rows(folder, _own(folder), log.comment_texts)
+
+
+def read_crossed(folder: str | Path, log: Log) -> tuple[np.ndarray, np.ndarray] | None:
+    """Titles by the comments' text MLP and comments by the titles', as `read`; None where there is one for both."""
+    folder = Path(folder)
+    own = _own(folder)
+    return (_rows(folder, own, log.video_titles), _rows(folder, "", log.comment_texts)) if own else None
+
+
+def _own(folder: Path) -> str:
+    return _COMMENTS if (folder / f"{_COMMENTS}vectors.npy").is_file() else ""
 
 
 def _rows(folder: Path, prefix: str, texts: Sequence[str]) -> np.ndarray:
     vectors = np.load(folder / f"{prefix}vectors.npy", mmap_mode="r")
-    keys = np.load(folder / f"{prefix}keys.npy")
+    keys = np.load(folder / "keys.npy")
     order = np.argsort(keys)
     wanted = _keys(texts)
     place = order[np.clip(np.searchsorted(keys, wanted, sorter=order), 0, max(0, len(keys) - 1))]

@@ -87,6 +87,7 @@ class Reference:
                 "first_seen": self.tables.first_seen,
                 "comments": self.tables.comments,
                 "popular": self.tables.popular,
+                "crossed": self.tables.crossed,
                 "video_ids": self.video_ids,
                 "comment_ids": self.comment_ids,
                 "comment_video": self.comment_video,
@@ -112,7 +113,9 @@ class Reference:
             raise
         except Exception as error:  # torch.load raises what it meets: pickle, zip, key, runtime errors
             raise CheckpointError(f"{path} is no checkpoint: {error}") from None
-        tables = ItemTables(saved["titles"], saved["first_seen"], saved["comments"], saved["popular"])
+        tables = ItemTables(
+            saved["titles"], saved["first_seen"], saved["comments"], saved["popular"], saved.get("crossed")
+        )
         return Reference(model, tables, saved["video_ids"], saved["comment_ids"], saved["comment_video"])
 
     def score_users(

@@ -37,7 +37,7 @@ from offline_train.deployed import check_horizon, history_config
 from offline_train.distill import Distilled
 from offline_train.evaluation import Result, evaluate
 from offline_train.export import export, train_student, with_metrics
-from offline_train.finetuning import Epoch, Finetuned, Progress, finetune
+from offline_train.finetuning import Epoch, Finetuned, Progress, finetune, finetune_best
 from offline_train.gate import CANDIDATE, SERVING, Decision, judge
 from offline_train.log import Log
 from offline_train.reference import CheckpointError, Reference
@@ -210,7 +210,10 @@ def _train(
         sr = config_for(previous, corpus.log, texts, corpus.config.window) if previous else None
         start = weights_of(previous, corpus.log.video_ids) if previous else None
         try:
-            trained = finetune(corpus, split, texts, settings, sr, progress, initial=start)
+            if start is None:
+                trained = finetune_best(corpus, split, texts, settings, sr, progress)
+            else:
+                trained = finetune(corpus, split, texts, settings, sr, progress, initial=start)
         except ValueError as error:
             raise RefreshError(f"training failed, and nothing is published: {error}") from error
         Reference.of(trained, corpus).save(folder / "checkpoint.pt")

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import msgspec
@@ -115,8 +115,7 @@ def _embed(
     for name, mapping in maps.named_children():
         mapping.load_state_dict(torch.load(folder / _MAPS[name], map_location="cpu", weights_only=True))
     start = torch.load(folder / _START, map_location="cpu", weights_only=True)
-    video, comment = maps.of_log(pooled, texts)
-    return TextVectors(video, comment, f"{config.llm}, aligned {folder.name}", start=start)
+    return replace(maps.of_log(pooled, texts, f"{config.llm}, aligned {folder.name}"), start=start)
 
 
 def _cache(work: Work) -> Path:

@@ -19,6 +19,7 @@ from offline_train.text import TextVectors, text_vectors
 from offline_train.warm_start import ColdError, aligned, config_for
 
 _START = "start.pt"
+_CROSSED = ("video_as_comment", "comment_as_video")
 
 
 def texts_of(
@@ -48,12 +49,14 @@ def texts_of(
         if texts.start is not None and (previous is None or why):
             torch.save(dict(texts.start), folder / _START)
         # Uncompressed columns, and no pickle.
-        np.savez(folder / "texts.npz", video=texts.video, comment=texts.comment)
+        crossed = dict(zip(_CROSSED, texts.crossed or (), strict=False))
+        np.savez(folder / "texts.npz", video=texts.video, comment=texts.comment, **crossed)  # type: ignore[arg-type]
         (folder / "about.json").write_bytes(msgspec.json.encode({"method": texts.method, "cold": why}))
 
     folder = work.stage("texts", embed)
     with np.load(folder / "texts.npz", allow_pickle=False) as arrays:
         video, comment = arrays["video"], arrays["comment"]
+        crossed = (arrays[_CROSSED[0]], arrays[_CROSSED[1]]) if _CROSSED[0] in arrays else None
     about = msgspec.json.decode((folder / "about.json").read_bytes())
     if about["cold"]:
         notes.append(about["cold"])
@@ -61,4 +64,4 @@ def texts_of(
     start = None
     if (folder / _START).exists():
         start = torch.load(folder / _START, map_location="cpu", weights_only=True)
-    return TextVectors(video, comment, about["method"], start=start), previous
+    return TextVectors(video, comment, about["method"], start=start, crossed=crossed), previous

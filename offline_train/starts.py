@@ -49,6 +49,8 @@ def choose_start(model: SR, validator: Validator, samples: Samples, seed: int, a
 def _apart(model: SR, validator: Validator, samples: Samples, seed: int) -> str:
     """Comments get a map of their own: to what tells one user's from another's."""
     score, comments = validator(model).comment, samples.take(samples.kind == INTERACTION)
+    if model.apart:
+        return ", comments apart as stage 1 left them"
     if score is None or not len(comments):
         return ""
     if len(comments) > _MOST_COMMENTS:  # whole users: one comment of each would tell nothing

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import csr_matrix, hstack
@@ -20,6 +20,8 @@ from offline_train import llm_texts
 from offline_train.log import Log
 
 TEXT_DIM = 256
+#: of an SR's weights, what brings texts to it
+_MAPS = ("text.", "comment_text", "apart", "encoder.mix.")
 METHODS = ("svd", "llm:FOLDER", "llm-text:FOLDER")
 
 _MIN_TEXTS = 2  # a term of a single text says nothing about another
@@ -36,21 +38,39 @@ class TextVectors:
     method: str
     encode: Callable[[Sequence[str]], np.ndarray] | None = None  #: any other texts -> float32 [n, d_t], where possible
     start: Mapping[str, Tensor] | None = None  #: SR weights of stage 1, which go with these vectors
+    #: where titles and comments have text MLPs of their own: titles by that of comments, and comments by that of titles
+    crossed: tuple[np.ndarray, np.ndarray] | None = None
+
+    def alternatives(self) -> list[TextVectors]:
+        """What stage 2 is to be tried on. Where comments' text MLP is their own, the titles' may do harm: so with it,
+        and what stage 1 made of A and M; and with the comments' for both, from scratch."""
+        if self.crossed is None:
+            return [self]
+        start = {name: value for name, value in (self.start or {}).items() if name.startswith(_MAPS)}
+        return [replace(self, start=start), self.by_one_map()]
+
+    def by_one_map(self) -> TextVectors:
+        """Titles and comments by the comments' text MLP, without a start."""
+        assert self.crossed is not None
+        return TextVectors(self.crossed[0], self.comment, self.method)
 
 
 def text_vectors(log: Log, method: str = "svd", cutoff_ms: int | None = None, seed: int = 0) -> TextVectors:
     """Vectors of all texts of a log; statistics from texts first seen before `cutoff_ms` only (None: from all).
 
     `svd`; or `llm:FOLDER`, what `lsvcr train full` left there, with the SR's start from stage 1 if there was one;
-    `llm-text:FOLDER` leaves that start out.
+    `llm-text:FOLDER` leaves that start out, and titles' own text MLP.
 
     Raises:
         ValueError: an unknown method, or a folder that does not fit the log.
     """
     kind, _, folder = method.partition(":")
     if kind in ("llm", "llm-text") and folder:
-        video, comment = llm_texts.read(folder, log)
-        return TextVectors(video, comment, method, start=llm_texts.read_start(folder) if kind == "llm" else None)
+        crossed = llm_texts.read_crossed(folder, log)
+        found = TextVectors(*llm_texts.read(folder, log), method, crossed=crossed)
+        if kind == "llm-text":
+            return found if crossed is None else found.by_one_map()
+        return replace(found, start=llm_texts.read_start(folder))
     if method != "svd":
         raise ValueError(f"unknown text method {method!r}; known: {', '.join(METHODS)}")
     texts = [*log.video_titles, *log.comment_texts]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from offline_train.log import Log
 from offline_train.reference import Reference
@@ -42,26 +43,48 @@ def aligned(texts: TextVectors, log: Log, serving: Reference) -> TextVectors:
 
     Vectors that are fitted to each log (`svd`) have axes of their own each time, and weights trained on others would
     be lost on them. The turn is the best orthogonal one over the texts in common (Procrustes; Schönemann, 1966): it
-    changes no angle between texts. For vectors that were the same before it is the identity.
+    changes no angle between texts. For vectors that were the same before it is the identity. Where titles and comments
+    have text MLPs of their own, each space is turned by itself; and where the serving model was better without that
+    (`TextVectors.alternatives`), its texts are by one.
 
     Raises:
         ColdError: too few texts in common.
     """
-    new, old = [], []
-    for vectors, index, names, before in (
-        (texts.video, log.video_index, serving.video_ids, serving.tables.titles),
-        (texts.comment, log.comment_index, serving.comment_ids, serving.tables.comments),
-    ):
-        at = np.array([index.get(name, -1) for name in names], np.int64)
-        new.append(vectors[at[at >= 0]])
-        old.append(before.cpu().numpy()[: len(names)][at >= 0])
-    here, there = np.concatenate(new).astype(np.float64), np.concatenate(old).astype(np.float64)
+    own = serving.tables.crossed is not None
+    if own and texts.crossed is None:
+        raise ColdError("its titles have a text MLP of their own, these have none")
+    if texts.crossed is not None and not own:
+        texts = texts.by_one_map()
+    titles = _common(texts.video, log.video_index, serving.video_ids, serving.tables.titles)
+    comments = _common(texts.comment, log.comment_index, serving.comment_ids, serving.tables.comments)
+    if not own:
+        turn = _turn(*(np.concatenate(both) for both in zip(titles, comments, strict=True)))
+        return TextVectors(texts.video @ turn, texts.comment @ turn, texts.method)
+    assert texts.crossed is not None
+    title_turn, comment_turn = _turn(*titles), _turn(*comments)
+    crossed = texts.crossed[0] @ comment_turn, texts.crossed[1] @ title_turn
+    return TextVectors(texts.video @ title_turn, texts.comment @ comment_turn, texts.method, crossed=crossed)
+
+
+def _common(
+    vectors: np.ndarray, index: Mapping[str, int], names: Sequence[str], before: Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """The vectors of what the serving model knew, here and there, [n, d_t] each."""
+    at = np.array([index.get(name, -1) for name in names], np.int64)
+    return vectors[at[at >= 0]], before.cpu().numpy()[: len(names)][at >= 0]
+
+
+def _turn(here: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """float32 [d_t, d_t]: the orthogonal map that brings rows nearest to others."""
+    if len(here) and np.allclose(here, there, atol=1e-5):
+        return np.eye(here.shape[1], dtype=np.float32)  # read by the same model: no matter how few they are
+    here, there = here.astype(np.float64), there.astype(np.float64)
     known = (np.abs(here).sum(1) > 0) & (np.abs(there).sum(1) > 0)
     if known.sum() < _FEWEST_TEXTS:
         raise ColdError(f"only {int(known.sum())} texts in common, too few to tell how the axes lie")
     u, _, v = np.linalg.svd(here[known].T @ there[known])
-    turn = (u @ v).astype(np.float32)
-    return TextVectors(texts.video @ turn, texts.comment @ turn, texts.method)
+    turn: np.ndarray = (u @ v).astype(np.float32)
+    return turn
 
 
 def weights_of(serving: Reference, video_ids: Sequence[str]) -> Callable[[SR], str]:

@@ -15,7 +15,7 @@ from offline_train.corpus import Corpus, Split
 from offline_train.deployed import BundleScorer
 from offline_train.distill import DistillConfig
 from offline_train.export import export, train_student, with_metrics
-from offline_train.finetuning import FinetuneConfig, Progress, finetune
+from offline_train.finetuning import FinetuneConfig, Progress, finetune_best
 from offline_train.live_fitting import live_section
 from offline_train.sources.writer import LogWriter
 from offline_train.study import simulated
@@ -90,7 +90,7 @@ def trained_bundle(
         return Bundle.open(target)
     work.mkdir(parents=True, exist_ok=True)
     texts = variant.texts() if variant else text_vectors(corpus.log, cutoff_ms=split.valid_ms)
-    finetuned = finetune(corpus, split, texts, config, variant.sr(texts) if variant else None, report)
+    finetuned = finetune_best(corpus, split, texts, config, variant.sr(texts) if variant else None, report)
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         student = None
         if variant and variant.student:

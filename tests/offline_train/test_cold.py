@@ -107,6 +107,26 @@ def test_the_same_vectors_keep_everything(parts):
     assert all(share == pytest.approx(1, abs=0.02) for share, _ in kept(results).values())
 
 
+def test_each_student_learns_every_text_in_its_own_space(parts):
+    log, corpus, split, _ = parts
+    texts = text_vectors(log, cutoff_ms=split.valid_ms)
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(256, 256)))[0].astype(np.float32)
+    crossed = texts.video @ turn, texts.comment
+    two = replace(texts, comment=texts.comment @ turn, crossed=crossed)
+    sr = SRConfig(len(log.video_ids), dim=16, feedforward=32)
+    finetuned = finetune(corpus, split, two, FinetuneConfig(epochs=0, threads=1), sr)
+    model = finetuned.model
+    with torch.no_grad():
+        model.comment_text.copy_(model.text.weight @ torch.from_numpy(turn))
+        model.apart.fill_(True)
+    quick = DistillConfig(bits=12, samples=5_000, learning_rate=5e-3, threads=1)
+    student = train_student(finetuned, corpus, split, quick)
+    # The comments' space is a turn of the titles', which their A takes back: both students are given the same vectors.
+    assert student.comments.to_bytes() == student.student.to_bytes() or np.allclose(
+        student.comments.encode(log.video_titles), student.student.encode(log.video_titles), atol=0.02
+    )
+
+
 def test_without_a_student_there_is_nothing_to_compare(parts):
     log, corpus, split, bundle = parts
     with pytest.raises(ValueError, match="has no student"):

@@ -17,12 +17,12 @@ from offline_train.batches import (  # noqa: E402
 )
 from offline_train.corpus import Corpus, leave_one_out, temporal_split  # noqa: E402
 from offline_train.discriminant import discriminant  # noqa: E402
-from offline_train.finetuning import FinetuneConfig, finetune, interacted, trainable  # noqa: E402
+from offline_train.finetuning import FinetuneConfig, finetune, finetune_best, interacted, trainable  # noqa: E402
 from offline_train.log import INTERACTION, VIEW, Log  # noqa: E402
 from offline_train.negatives import CommentNegatives  # noqa: E402
 from offline_train.sr import SR, SRConfig  # noqa: E402
 from offline_train.starts import TEXT_START  # noqa: E402
-from offline_train.text import text_vectors  # noqa: E402
+from offline_train.text import TextVectors, text_vectors  # noqa: E402
 from offline_train.validation import Score, Validator  # noqa: E402
 from streams.events import Comment, CommentInteraction, Video, VideoView  # noqa: E402
 
@@ -194,6 +194,22 @@ def test_comments_get_a_map_of_their_own_where_it_tells_users_apart(data, pays: 
     assert ("comments apart" in run.start) is pays
     learned = not torch.equal(run.model.comment_text, start.model.comment_text)
     assert learned is pays, "it learns where it is used"
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_titles_keep_their_own_text_mlp_where_validation_is_better_for_it(data, own: bool):
+    corpus, split, texts = data
+    noise = np.random.default_rng(0).normal(size=texts.video.shape).astype(np.float32)
+    weights = small(corpus)
+    start = {"text.weight": torch.eye(weights.dim, texts.video.shape[1]) * 0.2, "apart": torch.tensor(True)}
+    titles = (texts.video, noise) if own else (noise, texts.video)
+    two = TextVectors(titles[0], texts.comment, "x", start=start, crossed=(titles[1], texts.comment))
+    config = dataclasses.replace(QUICK, epochs=2, task="video")
+    run = finetune_best(corpus, split, two, config, weights)
+    assert bool(run.model.apart) is own
+    assert (run.tables.crossed is not None) is own
+    assert torch.equal(run.tables.titles, torch.from_numpy(texts.video))
+    assert "comments apart as stage 1 left them" in run.start or not own
 
 
 def test_whole_users_tell_where_comments_are_too_many(monkeypatch):

@@ -91,10 +91,19 @@ def test_titles_and_comments_can_have_vectors_of_their_own(ran, tmp_path):
     maps = TextMaps(12, 8, apart=True)
     llm_texts.write(tmp_path / "texts", *maps.parts(pooled, known))
     video, comment = llm_texts.read(tmp_path / "texts", log)
-    expected = maps.of_log(pooled, known)
-    assert np.array_equal(video, expected[0])
-    assert np.array_equal(comment, expected[1])
+    expected = maps.of_log(pooled, known, "x")
+    assert np.array_equal(video, expected.video)
+    assert np.array_equal(comment, expected.comment)
     assert not np.allclose(video[-1], comment[0], atol=1e-3)
+    crossed = llm_texts.read_crossed(tmp_path / "texts", log)
+    assert np.array_equal(crossed[0][-1], comment[0])
+    assert np.array_equal(crossed[1][0], video[-1])
+    (apart, together) = dataclasses.replace(
+        text_vectors(log, f"llm:{tmp_path / 'texts'}"), start={"text.weight": 0, "encoder.pooling.up.bias": 0}
+    ).alternatives()
+    assert list(apart.start) == ["text.weight"], "of stage 1's SR only what brings texts to it"
+    assert np.array_equal(together.video, crossed[0])
+    assert np.array_equal(text_vectors(log, f"llm-text:{tmp_path / 'texts'}").video, crossed[0])
 
 
 def test_a_mistyped_key_is_named(ran):

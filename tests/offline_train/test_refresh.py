@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ pytest.importorskip("torch")
 
 import numpy as np
 import tastes
+import torch
 
 from infra.demo.spoilt import spoilt_training
 from model_runtime.registry import Registry
@@ -269,7 +271,9 @@ def test_too_few_new_events_are_no_reason(folder: Path, tmp_path: Path) -> None:
     assert "0 new records" in done.why
 
 
-def test_text_axes_are_turned_back_to_the_serving_models(folder: Path, tmp_path: Path, served: Refreshed) -> None:
+def test_text_axes_are_turned_back_to_the_serving_models(
+    folder: Path, tmp_path: Path, served: Refreshed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from offline_train.log import Log
     from offline_train.reference import Reference
     from offline_train.text import TextVectors
@@ -285,6 +289,27 @@ def test_text_axes_are_turned_back_to_the_serving_models(folder: Path, tmp_path:
     nothing = TextVectors(np.zeros_like(titles), np.zeros_like(comments), "svd")
     with pytest.raises(ColdError, match="in common"):
         aligned(nothing, log, reference)
+
+    # Titles and comments by text MLPs of their own: two spaces, each with a turn of its own.
+    other = np.linalg.qr(np.random.default_rng(1).normal(size=(256, 256)))[0].astype(np.float32)
+    crossed = comments[: len(titles)] @ other, titles[np.arange(len(comments)) % len(titles)] @ turn
+    monkeypatch.setattr("offline_train.warm_start._FEWEST_TEXTS", 10)
+    own = TextVectors(titles @ turn, comments @ other, "llm", crossed=crossed)
+    reference.tables = replace(reference.tables, crossed=(torch.zeros(1), torch.zeros(1)))
+    back = aligned(own, log, reference)
+    np.testing.assert_allclose(back.video, titles, atol=1e-5)
+    np.testing.assert_allclose(back.comment, comments, atol=1e-5)
+    assert back.crossed is not None
+    np.testing.assert_allclose(back.crossed[0], comments[: len(titles)], atol=1e-5)
+    np.testing.assert_allclose(back.crossed[1][: len(titles)], titles, atol=1e-5)
+    with pytest.raises(ColdError, match="have none"):
+        aligned(TextVectors(titles, comments, "svd"), log, reference)
+    # A serving model that was better with one of them goes on with that one.
+    reference.tables = replace(reference.tables, crossed=None)
+    own = TextVectors(titles[::-1], comments @ other, "llm", crossed=(titles @ other, comments))
+    together = aligned(own, log, reference)
+    assert together.crossed is None
+    np.testing.assert_allclose(together.video, titles, atol=1e-5)
 
 
 def test_the_example_is_the_default_and_mistakes_are_named(tmp_path: Path) -> None:
@@ -315,19 +340,21 @@ STAGE1 = {
 }
 
 
+@pytest.mark.parametrize("apart", [False, True])
 def test_a_language_model_is_aligned_now_and_then_and_reads_what_is_new(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: bool
 ) -> None:
     pytest.importorskip("peft")
     import tiny_llm
 
-    from offline_train import alignment, embedding, refresh_stage1
+    from offline_train import alignment, embedding, finetuning, refresh_stage1
     from offline_train import refresh as refreshing
     from offline_train.corpus import Corpus, Split
     from offline_train.finetuning import Finetuned
     from offline_train.text import TextVectors
 
-    stage1 = {"every_days": 30, "llm": str(tiny_llm.make(tmp_path / "model")), "options": STAGE1}
+    options = STAGE1 | ({"comment_map_rate": 0.0} if apart else {})
+    stage1 = {"every_days": 30, "llm": str(tiny_llm.make(tmp_path / "model")), "options": options}
     log = shutil.copytree(folder, tmp_path / "log")
     settings = config(log, tmp_path, stage1=stage1, gate={"fewest": 10, "margin": 0.9})
 
@@ -349,6 +376,7 @@ def test_a_language_model_is_aligned_now_and_then_and_reads_what_is_new(
         return trained(corpus, split, texts, *rest, **more)
 
     monkeypatch.setattr(refreshing, "finetune", started)
+    monkeypatch.setattr(finetuning, "finetune", started)
     monkeypatch.setattr(alignment._Run, "_step", killed)
     with pytest.raises(KeyboardInterrupt):
         refresh(settings, release=promote)
@@ -374,7 +402,8 @@ def test_a_language_model_is_aligned_now_and_then_and_reads_what_is_new(
     again = refresh(settings, release=promote)
     assert again.outcome == "published", again.why
     assert read == ["A title that nobody has read"]
-    assert starts == [True, False], "the first from what stage 1 left, the second from what serves"
+    tried = [True, False] if apart else [True]
+    assert starts == [*tried, False], "first from what stage 1 left, or from scratch; then from what serves"
     assert json.loads(again.report.read_text())["training"]["start"] == "serving"
 
     # When the alignment is too old, there is a new one.
