@@ -2,9 +2,9 @@
 of stage 1 left out.
 
 Rows of one kind differ in one thing. `no-stage-1` and `lsvcr` read the same language model with the same settings;
-`lsvcr, vectors alone` has the aligned vectors, but starts its SR from scratch; `lsvcr, start alone` has the SR's start
-(but for A, which only fits aligned vectors) on the vectors of the model as it came; `lsvcr (videos alone)` and `lsvcr
-(comments alone)` fine-tune on one task each, as the paper does.
+`lsvcr, vectors alone` has the aligned LLM's vectors by the text MLP that did not learn, and its SR starts from scratch;
+`lsvcr, start alone` has the SR's start (but for A, which only fits aligned vectors) on the vectors of the model as it
+came; `lsvcr (videos alone)` and `lsvcr (comments alone)` fine-tune on one task each, as the paper does.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ IDS, SVD, RAW, FULL = "ids alone", "SVD text", "no-stage-1", "lsvcr"
 
 #: stage 1 as two cores without a GPU can have it. Against the paper: prompts show five items of each history, batches
 #: are smaller, samples are few, and the heads learn from twenty thousand others first, and again between the steps; and
-#: the text MLP stays the LLM's principal components, which so few samples only spoil.
+#: comments have a text MLP of their own, which stays the LLM's principal components: so few samples only spoil it. The
+#: titles' learns, and stage 2 keeps it where validation is better for it.
 ALIGN = AlignmentConfig(
     DrawConfig(prompt_history=5, same_video=8),
     LoraSettings(dropout=0.0),
@@ -49,6 +50,9 @@ ALIGN = AlignmentConfig(
 
 #: the weights of the profile residual in a start, and what names a row that has none of them
 _PROFILE, _WITHOUT = ("encoder.video_profile", "encoder.comment_profile"), "no profile, nor in the start"
+
+#: of a start, what only fits aligned vectors
+_TEXT = ("text.", "comment_text", "apart")
 
 #: `report(what)`
 Report = Callable[[str], None]
@@ -96,7 +100,7 @@ class Variant:
             raw = text_vectors(log, f"llm:{self._folder(None)}")
             start = llm_texts.read_start(aligned) or {}
             # All but A, which is made for the aligned vectors: these are others.
-            return replace(raw, start={name: value for name, value in start.items() if not name.startswith("text.")})
+            return replace(raw, start={name: value for name, value in start.items() if not name.startswith(_TEXT)})
         return self._without(text_vectors(log, f"{'llm' if 'start' in self.parts else 'llm-text'}:{aligned}"))
 
     def _without(self, texts: TextVectors) -> TextVectors:
@@ -184,9 +188,13 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 
 def said(align: AlignmentConfig) -> str:
     """The settings of stage 1 in a few sentences."""
+    still = align.comment_map_rate == 0
     return (
         f"Stage 1: {DEFAULT_LLM}, {align.samples:,} samples in batches of {align.batch}, prompts with up to "
         f"{align.draw.prompt_history} items of each history, {align.text_tokens} tokens of a text, up to "
         f"{align.draw.same_video} comment samples of a batch under the same video; before, the heads alone "
-        f"{align.head_epochs} times over {align.head_samples:,} other samples. Each seed is a run of both stages."
+        f"{align.head_epochs} times over {align.head_samples:,} other samples. "
+        + "Titles' text MLP learns and comments' does not; stage 2 keeps the former where validation is better. "
+        * still
+        + "Each seed is a run of both stages."
     )

@@ -16,7 +16,7 @@ from offline_train.metrics import Ranks, summary
 from offline_train.protocols import Protocols
 from offline_train.sources.oracle import Oracle
 from offline_train.sources.simulator import Simulator, SimulatorConfig
-from offline_train.study import over_time, recbole, text_report
+from offline_train.study import over_time, recbole, text_report, texts
 from offline_train.study.live_ablation import Remembered, Silent, only
 from offline_train.study.simulated import ORACLE_FILE, OracleScorer
 from offline_train.study.texts import FULL, RAW
@@ -145,3 +145,16 @@ def test_variants_ask_the_sr_once_a_batch(corpus: Corpus) -> None:
         remembered.scores(queries)
     assert sr.asked == 1
     assert not Silent(sr).scores(queries).any()  # type: ignore[arg-type]
+
+
+def test_rows_of_texts_differ_and_later_seeds_have_no_ablations(corpus: Corpus, tmp_path: Path) -> None:
+    split = temporal_split(corpus)
+    first, second = (list(texts.variants(corpus, split, tmp_path, texts.ALIGN, seed)) for seed in (0, 1))
+    for rows in (first, second):
+        assert len({(row.key, row.task) for row in rows}) == len({row.name for row in rows}) == len(rows)
+    main = ["no-stage-1", "lsvcr", "lsvcr (videos alone)", "lsvcr (comments alone)"]
+    assert [row.name for row in second] == main
+    assert {row.name: (row.task, row.kinds) for row in second}["lsvcr (videos alone)"] == ("video", ("video",))
+    assert {f"lsvcr without {what}" for what in texts.ABLATIONS} < {row.name for row in first} - set(main)
+    assert first[1].key != second[1].key, "another seed is another run of stage 1"
+    assert first[0].key == second[0].key, "where there is none, only stage 2 differs"
