@@ -31,8 +31,8 @@ IDS, SVD, RAW, FULL = "ids alone", "SVD text", "no-stage-1", "lsvcr"
 
 #: stage 1 as two cores without a GPU can have it. Against the paper: prompts show five items of each history, batches
 #: are smaller, samples are few, and the heads learn from twenty thousand others first, and again between the steps; and
-#: comments have a text MLP of their own, which stays the LLM's principal components: so few samples only spoil it. The
-#: titles' learns, and stage 2 keeps it where validation is better for it.
+#: the text MLP stays the LLM's principal components: so few samples only spoil it for comments. (`comment_map_rate=0`
+#: lets titles' learn alone: better for the simulated platform's videos, worse for its comments; docs/training.md.)
 ALIGN = AlignmentConfig(
     DrawConfig(prompt_history=5, same_video=8),
     LoraSettings(dropout=0.0),
@@ -41,7 +41,7 @@ ALIGN = AlignmentConfig(
     warmup=0.25,
     text_tokens=16,
     head_learning_rate=1e-3,
-    comment_map_rate=0.0,
+    map_rate=0.0,
     head_samples=20_000,
     head_epochs=4,
     z_samples=768,
