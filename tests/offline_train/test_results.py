@@ -88,7 +88,7 @@ def test_the_study_writes_every_model_task_protocol_and_metric(study: Path, shar
         raise AssertionError("trained again")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kept, "finetune", refuse)
+        patch.setattr(kept, "finetune_best", refuse)
         make_results(
             shared, tmp_path / "again", tmp_path / "work", seeds=2, config=QUICK, recbole_seeds=0, stage1_seeds=0
         )
@@ -123,19 +123,25 @@ def test_other_texts_and_parts_of_stage_1_stand_in_the_table(
     import tiny_llm
 
     align = AlignmentConfig(
-        DrawConfig(history=4, prompt_history=2), samples=16, batch=8, head_samples=32, head_epochs=1, text_tokens=6
+        DrawConfig(history=4, prompt_history=2),
+        samples=16,
+        batch=8,
+        head_samples=32,
+        head_epochs=1,
+        text_tokens=6,
+        comment_map_rate=0.0,
     )
     monkeypatch.setattr(results, "SOURCES", (replace(source, align=align),))
     monkeypatch.setattr(results, "BENCHMARKS", ())
     monkeypatch.setattr(texts, "DEFAULT_LLM", str(tiny_llm.make(tmp_path / "model")))
     trained = []
-    really = kept.finetune
+    really = kept.finetune_best
 
     def finetune(*arguments: Any) -> Finetuned:
         trained.append(really(*arguments))
         return trained[-1]
 
-    monkeypatch.setattr(kept, "finetune", finetune)
+    monkeypatch.setattr(kept, "finetune_best", finetune)
     folders = tmp_path / "docs", tmp_path / "work"
     options = {"seeds": 1, "config": QUICK, "recbole_seeds": 0, "stage1_seeds": 2}
     document = make_results(shared, *folders, **options)
@@ -151,6 +157,8 @@ def test_other_texts_and_parts_of_stage_1_stand_in_the_table(
         texts.RAW: 2,
         texts.FULL: 2,
     }
+    assert seeds[f"{texts.FULL} (videos alone)"] == 2
+    assert f"{texts.FULL} (comments alone)" not in seeds, "it ranks no videos"
     assert {f"lsvcr without {part}" for part in ("behaviour contrast", "InfoNCE with z", "L_rec")} <= set(seeds)
     profiles = {row["model"]: row["seeds"] for row in rows if row["task"] == "comment" and "profile (" in row["model"]}
     assert {name: profiles[f"text profile ({name})"] for name in ("TF-IDF", texts.SVD, texts.RAW, texts.FULL)} == {
@@ -171,7 +179,7 @@ def test_other_texts_and_parts_of_stage_1_stand_in_the_table(
     assert all(value > 1 for value in residuals if value)
 
     # Nothing is aligned, embedded or trained again.
-    for where, name in ((kept, "finetune"), (texts, "llm_vectors")):
+    for where, name in ((kept, "finetune_best"), (texts, "llm_vectors")):
         monkeypatch.setattr(where, name, lambda *_, **__: pytest.fail("made again"))
     again = make_results(shared, tmp_path / "again", tmp_path / "work", **options)
     assert (again.parent / "results.json").read_text() == (document.parent / "results.json").read_text()
