@@ -180,6 +180,27 @@ def test_each_map_reads_its_own_kind_of_text(data, apart):
         assert torch.equal((after - before).abs().amax(1) > 1e-4, moves), f"targets read by the map of {changed}s"
 
 
+def test_no_text_is_read_as_what_it_is_not(data, apart):
+    corpus, split, _ = data
+    drawer = Drawer(corpus, split, CorpusTexts.of(corpus.log, split.valid_ms), QUICK.draw, 0)
+    batch = AlignmentBatch.of([drawer.draw(int(row)) for row in drawer.choose(12)])
+    at, pooled = batch.columns, torch.randn(len(batch.texts), apart.llm.dim)
+    is_video = at["kind"] == VIEW
+    kinds = {
+        "title": (at["video_title"], at["comment_title"], at["query"], at["target"][is_video]),
+        "comment": (at["video_comment"], at["comment_text"], at["target"][~is_video]),
+    }
+    for kind, columns in kinds.items():
+        used = np.unique(np.concatenate([column.ravel() for column in columns]))
+        poison = torch.full((len(pooled), 1), torch.nan)
+        poison[torch.from_numpy(used[used < len(pooled)])] = 0
+        assert poison.isnan().any()
+        heads = copy.deepcopy(apart.heads).eval()
+        getattr(heads.maps, kind).register_forward_hook(lambda module, given, out, poison=poison: out + poison)
+        for vectors in heads.preferences(batch, pooled):
+            assert vectors.isfinite().all(), kind
+
+
 def test_straightened_comments_point_where_they_did(apart):
     heads = copy.deepcopy(apart.heads)
     pooled = torch.randn(300, apart.llm.dim)

@@ -15,6 +15,7 @@ from offline_train.corpus import Corpus, temporal_split
 from offline_train.distill import DistillConfig
 from offline_train.export import export, train_student, with_metrics
 from offline_train.finetuning import FinetuneConfig, finetune
+from offline_train.reference import Reference
 from offline_train.sr import SRConfig
 from offline_train.text import text_vectors
 
@@ -107,7 +108,7 @@ def test_the_same_vectors_keep_everything(parts):
     assert all(share == pytest.approx(1, abs=0.02) for share, _ in kept(results).values())
 
 
-def test_each_student_learns_every_text_in_its_own_space(parts):
+def test_each_student_learns_every_text_in_its_own_space(parts, tmp_path):
     log, corpus, split, _ = parts
     texts = text_vectors(log, cutoff_ms=split.valid_ms)
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(256, 256)))[0].astype(np.float32)
@@ -125,6 +126,9 @@ def test_each_student_learns_every_text_in_its_own_space(parts):
     assert student.comments.to_bytes() == student.student.to_bytes() or np.allclose(
         student.comments.encode(log.video_titles), student.student.encode(log.video_titles), atol=0.02
     )
+    path = Reference.of(finetuned, corpus).save(tmp_path / "checkpoint.pt")
+    for kept_, given in zip(Reference.load(path).tables.crossed, crossed, strict=True):
+        assert np.array_equal(kept_.numpy(), given), "a student distilled after a kill is given the same"
 
 
 def test_without_a_student_there_is_nothing_to_compare(parts):
