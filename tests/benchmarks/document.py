@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from statistics import median
 
@@ -26,6 +27,8 @@ with each, and to its load at the time; ratios travel better.
 | benchmark | ratio | lowest – highest | wanted | rounds | a | b | |
 |---|---|---|---|---|---|---|---|"""
 
+_RATE, _COST = ("a rate: more is better", "#4c78a8"), ("time, cost or memory: less is better", "#e8a33d")
+
 
 def document(results: Sequence[Result], about: Mapping[str, str]) -> str:
     """docs/performance.md. `about`: per benchmark, what is measured and how."""
@@ -37,19 +40,44 @@ def document(results: Sequence[Result], about: Mapping[str, str]) -> str:
             f"| {row.runs} | {_number(a)} | {_number(b)} | {row.unit} |"
         )
     last = ""
-    for row in results:
-        lines += ["", f"## {row.name}", "", f"a: {row.a}.", f"b: {row.b}."]
-        if text := about.get(row.name, "").strip():
-            lines += ["", text]
-        if row.figures:
+    for section in _sections(results, about):
+        first = section[0]
+        lines += ["", f"## {_common(section)}", ""]
+        lines += [about.get(first.name, "").strip(), ""]
+        if len({(row.a, row.b) for row in section}) == 1:
+            lines += [f"a: {first.a}; b: {first.b}."]
+        else:
+            lines += ["| benchmark | a | b |", "|---|---|---|"]
+            lines += [f"| `{row.name}` | {row.a} | {row.b} |" for row in section]
+        if any(row.figures for row in section):
             lines += ["", "| figure | median | lowest – highest | rounds |", "|---|---|---|---|"]
-            lines += [_figure(figure) for figure in row.figures]
-        for picture in row.pictures:
+            lines += [_figure(figure) for row in section for figure in row.figures]
+        for picture in (picture for row in section for picture in row.pictures):
             lines += ["", f"![{picture.title}]({picture_file(picture.name)})"]
-        same = row.machine == last
-        lines += ["", "Measured on: the same." if same else f"Measured on: {row.machine}."]
-        last = row.machine
+        for machine in dict.fromkeys(row.machine for row in section):
+            rows = [row.name for row in section if row.machine == machine]
+            those = "" if len(rows) == len(section) else " (" + ", ".join(f"`{name}`" for name in rows) + ")"
+            lines += ["", f"Measured on{those}: {'the same' if machine == last else machine}."]
+            last = machine
     return "\n".join(lines) + "\n"
+
+
+def _sections(results: Sequence[Result], about: Mapping[str, str]) -> list[list[Result]]:
+    """Rows that are told about together: one of which nothing is said belongs to the one before it."""
+    sections: list[list[Result]] = []
+    for row in results:
+        if sections and not about.get(row.name, "").strip():
+            sections[-1].append(row)
+        else:
+            sections.append([row])
+    return sections
+
+
+def _common(section: Sequence[Result]) -> str:
+    """What a section is called: what its rows' names begin with, or else all of them."""
+    words = zip(*(row.name.split("-") for row in section), strict=False)
+    same = [word[0] for word in takewhile(lambda word: len(set(word)) == 1, words)]
+    return "-".join(same).removesuffix("-vs") or ", ".join(row.name for row in section)
 
 
 def draw_all(results: Sequence[Result], folder: Path) -> None:
@@ -61,17 +89,21 @@ def draw_all(results: Sequence[Result], folder: Path) -> None:
 
 
 def draw_ratios(results: Sequence[Result], path: Path) -> None:
-    """A bar per ratio, with its spread."""
+    """A bar per ratio, with its spread: of rates, where more is better, and of times, costs and memory."""
     figure, axes = plt.subplots(figsize=(9, 1.4 + 0.34 * len(results)), layout="constrained")
     for row, result in enumerate(reversed(results)):
         error = [[result.ratio - result.low], [result.high - result.ratio]]
-        axes.barh(row, result.ratio, xerr=error, color="#4c78a8", capsize=3)
+        label, color = _RATE if result.unit.endswith("/s") else _COST
+        axes.barh(row, result.ratio, xerr=error, color=color, capsize=3, label=label)
         axes.annotate(_number(result.ratio), (result.high, row), xytext=(6, -4), textcoords="offset points")
     axes.set_yticks(range(len(results)), [result.name for result in reversed(results)])
     axes.axvline(1, color="grey", linewidth=1)
     axes.set_xscale("log")
     axes.set_xlabel("ratio of a to b (median; whiskers: lowest and highest round)")
-    axes.margins(x=0.12)
+    axes.margins(x=0.12, y=0.01)
+    handles, labels = axes.get_legend_handles_labels()
+    one_each = dict(zip(labels, handles, strict=True))
+    axes.legend(one_each.values(), one_each.keys(), loc="lower right")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
