@@ -14,7 +14,7 @@ from offline_train.refresh_config import RefreshConfig, RefreshError
 
 if TYPE_CHECKING:
     from model_runtime.registry import Registry
-    from offline_train.finetuning import Progress
+    from offline_train.finetuning_config import Progress
     from offline_train.refresh import Refreshed
 
 log = logging.getLogger(__name__)

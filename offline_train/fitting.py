@@ -23,7 +23,8 @@ from offline_train.deployed import BundleScorer
 from offline_train.distill import DistillConfig
 from offline_train.evaluation import evaluate, training_events
 from offline_train.export import export, train_student, with_metrics
-from offline_train.finetuning import FinetuneConfig, Finetuned, Progress, finetune_best
+from offline_train.finetuning import Finetuned, finetune_best
+from offline_train.finetuning_config import FinetuneConfig, Progress
 from offline_train.live_fitting import Choice, live_section
 from offline_train.live_scorer import live_scorers
 from offline_train.log import Log

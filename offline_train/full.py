@@ -27,7 +27,7 @@ from offline_train.alignment_maps import TextMaps
 from offline_train.config_keys import check_keys
 from offline_train.corpus import Corpus, Split, leave_one_out, temporal_split
 from offline_train.embedding import CorpusTexts, PooledStore
-from offline_train.finetuning import FinetuneConfig, Progress
+from offline_train.finetuning_config import FinetuneConfig, Progress
 from offline_train.fitting import Fitted, SplitName, fit
 from offline_train.llm import DEFAULT_LLM, LLM
 from offline_train.processes import join, place, wait

@@ -37,7 +37,8 @@ from offline_train.deployed import check_horizon, history_config
 from offline_train.distill import Distilled
 from offline_train.evaluation import Result, evaluate
 from offline_train.export import export, train_student, with_metrics
-from offline_train.finetuning import Epoch, Finetuned, Progress, finetune, finetune_best
+from offline_train.finetuning import Finetuned, finetune, finetune_best
+from offline_train.finetuning_config import Epoch, Progress
 from offline_train.gate import CANDIDATE, SERVING, Decision, judge
 from offline_train.log import Log
 from offline_train.reference import CheckpointError, Reference

@@ -17,7 +17,7 @@ from msgspec import Meta, Struct, field
 from offline_train.alignment_config import AlignmentConfig
 from offline_train.config_keys import check_keys
 from offline_train.distill import DistillConfig
-from offline_train.finetuning import FinetuneConfig
+from offline_train.finetuning_config import FinetuneConfig
 from offline_train.llm import DEFAULT_LLM
 
 T = TypeVar("T")

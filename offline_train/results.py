@@ -19,7 +19,7 @@ from offline_train.cold import cold_ranking
 from offline_train.corpus import Corpus, Split, temporal_split
 from offline_train.deployed import LIVE_NAME, NAME, BundleScorer
 from offline_train.evaluation import Result, evaluate, training_events
-from offline_train.finetuning import FinetuneConfig, Progress
+from offline_train.finetuning_config import FinetuneConfig, Progress
 from offline_train.live_scorer import live_scorers
 from offline_train.log import INTERACTION, Log
 from offline_train.report import Study, write_report

@@ -211,6 +211,12 @@ class SREncoder(nn.Module):
             self.comment_fusion(torch.cat((comment, comment_cross), -1)),
         )
 
+    def of_comments(self) -> list[nn.Parameter]:
+        """What the comment preference is made with, and the video preference only by attending to comment states."""
+        parts = (self.comment_history, self.comment_cross, self.comment_fusion, self.comment_attention)
+        modules = (parameter for part in (*parts, self.comment_norm) for parameter in part.parameters())
+        return [*modules, self.comment_profile, self.comment_half_life]
+
     def content(self, side: Side) -> Tensor:
         """g·id + M[title ; comment] of each position, [B, L, d]."""
         content: Tensor = side.id + self.mix(torch.cat((side.title, side.comment), -1))

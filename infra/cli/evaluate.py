@@ -197,7 +197,7 @@ def results(
 
     What was converted or trained before, from the same data by the same code, is taken from the work folder.
     """
-    from offline_train.finetuning import FinetuneConfig
+    from offline_train.finetuning_config import FinetuneConfig
     from offline_train.log import LogError
     from offline_train.results import make_results
     from offline_train.sources.writer import SourceError

@@ -13,7 +13,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from offline_train.finetuning import Progress as Point
+    from offline_train.finetuning_config import Progress as Point
     from offline_train.fitting import Fitted, SplitName
 
 _DIR = click.Path(file_okay=False, path_type=Path)
@@ -79,7 +79,7 @@ def fit(
     """Train on a log's training part, export a bundle, measure it on the test part, publish and promote it."""
     from model_runtime.manifest import BundleError
     from model_runtime.registry import RegistryError
-    from offline_train.finetuning import FinetuneConfig
+    from offline_train.finetuning_config import FinetuneConfig
     from offline_train.fitting import fit as run
     from offline_train.log import LogError
 

@@ -17,7 +17,8 @@ def make(out: Path, console: Console) -> Path:
     from offline_train.corpus import Corpus, temporal_split
     from offline_train.distill import DistillConfig
     from offline_train.export import export, train_student
-    from offline_train.finetuning import FinetuneConfig, finetune
+    from offline_train.finetuning import finetune
+    from offline_train.finetuning_config import FinetuneConfig
     from offline_train.log import Log
     from offline_train.sources.simulator import Simulator
     from offline_train.text import text_vectors

@@ -15,7 +15,8 @@ from offline_train.corpus import Corpus, Split
 from offline_train.deployed import BundleScorer
 from offline_train.distill import DistillConfig
 from offline_train.export import export, train_student, with_metrics
-from offline_train.finetuning import FinetuneConfig, Progress, finetune_best
+from offline_train.finetuning import finetune_best
+from offline_train.finetuning_config import FinetuneConfig, Progress
 from offline_train.live_fitting import live_section
 from offline_train.sources.writer import LogWriter
 from offline_train.study import simulated

@@ -31,8 +31,7 @@ IDS, SVD, RAW, FULL = "ids alone", "SVD text", "no-stage-1", "lsvcr"
 
 #: stage 1 as two cores without a GPU can have it. Against the paper: prompts show five items of each history, batches
 #: are smaller, samples are few, and the heads learn from twenty thousand others first, and again between the steps; and
-#: the text MLP stays the LLM's principal components: so few samples only spoil it for comments. (`comment_map_rate=0`
-#: lets titles' learn alone: better for the simulated platform's videos, worse for its comments; docs/training.md.)
+#: comments' text MLP stays the LLM's principal components, which so few samples only spoil, while titles' learns.
 ALIGN = AlignmentConfig(
     DrawConfig(prompt_history=5, same_video=8),
     LoraSettings(dropout=0.0),
@@ -41,7 +40,7 @@ ALIGN = AlignmentConfig(
     warmup=0.25,
     text_tokens=16,
     head_learning_rate=1e-3,
-    map_rate=0.0,
+    comment_map_rate=0.0,
     head_samples=20_000,
     head_epochs=4,
     z_samples=768,
@@ -156,8 +155,8 @@ def variants(
     report: Report = lambda what: None,
     ablations: bool = True,
 ) -> Iterator[Variant]:
-    """The rows of one seed: the two that tell whether stage 1 pays, stage 2 on one task each (paper, section 3.4), and
-    of the first seed `ablations` as well."""
+    """The rows of one seed: the two that tell whether stage 1 pays. Of the first seed, stage 2 on one task each (paper,
+    section 3.4) and `ablations` as well."""
     one = replace(align, seed=seed)
 
     def row(name: str, text: str = "llm", **options: object) -> Variant:
@@ -165,9 +164,11 @@ def variants(
 
     yield row(RAW, settings=replace(align, seed=0))
     yield row(FULL, align=one, settings=align, student=True)
+    if seed:
+        return
     for task in ("video", "comment"):
         yield row(f"{FULL} ({task}s alone)", align=one, settings=align, task=task, kinds=(task,))
-    if seed or not ablations:
+    if not ablations:
         return
     yield row(IDS, "none", kinds=("video",))
     yield row(f"{FULL}, vectors alone", align=one, settings=align, parts=("vectors",))

@@ -33,7 +33,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scorer, Reference
     pytest.importorskip("torch")
     from offline_train.corpus import Corpus, temporal_split
     from offline_train.export import export
-    from offline_train.finetuning import FinetuneConfig, finetune
+    from offline_train.finetuning import finetune
+    from offline_train.finetuning_config import FinetuneConfig
     from offline_train.log import Log
     from offline_train.reference import Reference
     from offline_train.text import text_vectors

@@ -14,7 +14,8 @@ from offline_train.cold import STUDENT, TEACHER, cold_ranking, kept, with_studen
 from offline_train.corpus import Corpus, temporal_split
 from offline_train.distill import DistillConfig
 from offline_train.export import export, train_student, with_metrics
-from offline_train.finetuning import FinetuneConfig, finetune
+from offline_train.finetuning import finetune
+from offline_train.finetuning_config import FinetuneConfig
 from offline_train.reference import Reference
 from offline_train.sr import SRConfig
 from offline_train.text import text_vectors

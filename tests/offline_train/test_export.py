@@ -13,7 +13,8 @@ from model_runtime.ids import video_digest  # noqa: E402
 from model_runtime.scorer import Request, Scorer  # noqa: E402
 from offline_train.corpus import Corpus, choose_seen, final_states, temporal_split  # noqa: E402
 from offline_train.export import encoder_onnx, export, with_metrics  # noqa: E402
-from offline_train.finetuning import FinetuneConfig, finetune  # noqa: E402
+from offline_train.finetuning import finetune  # noqa: E402
+from offline_train.finetuning_config import FinetuneConfig  # noqa: E402
 from offline_train.reference import CheckpointError, Reference, ReferenceRequest  # noqa: E402
 from offline_train.sr import SRConfig, SREncoder  # noqa: E402
 from offline_train.text import text_vectors  # noqa: E402

@@ -1,4 +1,5 @@
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,20 +12,18 @@ from offline_train import finetuning  # noqa: E402
 from offline_train.batches import (  # noqa: E402
     Gatherer,
     ItemTables,
-    comment_authors,
-    popular_comments,
     preferences,
 )
-from offline_train.corpus import Corpus, leave_one_out, temporal_split  # noqa: E402
-from offline_train.discriminant import discriminant  # noqa: E402
-from offline_train.finetuning import FinetuneConfig, finetune, finetune_best, interacted, trainable  # noqa: E402
-from offline_train.log import INTERACTION, VIEW, Log  # noqa: E402
-from offline_train.negatives import CommentNegatives  # noqa: E402
+from offline_train.corpus import Corpus, temporal_split  # noqa: E402
+from offline_train.finetuning import finetune, finetune_best, trainable  # noqa: E402
+from offline_train.finetuning_config import FinetuneConfig  # noqa: E402
+from offline_train.finetuning_losses import SCALE  # noqa: E402
+from offline_train.log import Log  # noqa: E402
 from offline_train.sr import SR, SRConfig  # noqa: E402
 from offline_train.starts import TEXT_START  # noqa: E402
 from offline_train.text import TextVectors, text_vectors  # noqa: E402
 from offline_train.validation import Score, Validator  # noqa: E402
-from streams.events import Comment, CommentInteraction, Video, VideoView  # noqa: E402
+from streams.events import VideoView  # noqa: E402
 
 pytestmark = pytest.mark.train
 QUICK = FinetuneConfig(epochs=6, batch=64, threads=1, learning_rate=3e-3)
@@ -106,94 +105,56 @@ def test_part_of_the_samples_sees_recent_videos_without_their_ids(data):
     assert torch.allclose(preference(None), preference(0))
 
 
-def test_a_model_that_knows_nothing_is_never_chosen_and_one_that_counted_or_was_aligned_may_be(data):
-    config = dataclasses.replace(QUICK, epochs=1, learning_rate=1e-12)
-    assert finetune(*data, config, small(data[0]), initial=lambda model: TEXT_START).best_epoch == 1
-    counted = finetune(*data, config, small(data[0]))
-    assert counted.start.startswith("counts")
-    assert counted.best_epoch == 0
+class Scripted(Validator):
+    """Gives these scores, one after the other."""
+
+    script: ClassVar[list[float]] = []
+
+    def __call__(self, model):
+        return Score(self.script.pop(0), None) if self.script else super().__call__(model)
+
+
+@pytest.mark.parametrize("gains", [True, False])
+def test_comments_with_a_map_of_their_own_train_on_when_videos_are_at_their_best(monkeypatch, data, gains: bool):
     corpus, split, texts = data
-    aligned = dataclasses.replace(texts, start={})
-    assert finetune(corpus, split, aligned, config, small(corpus), initial=lambda model: TEXT_START).best_epoch == 0
+    left = []
+
+    def leave(model):
+        left.append({name: value.clone() for name, value in model.state_dict().items()})
+        to_comments(model)
+        Scripted.script = [3.0 if gains else 1.5, 1.0, 1.0]
+
+    to_comments = finetuning._leave_to_comments
+    monkeypatch.setattr(finetuning, "_leave_to_comments", leave)
+    monkeypatch.setattr(finetuning, "Validator", Scripted)
+    Scripted.script = [1.0, 2.0, 1.0]
+    config = dataclasses.replace(QUICK, patience=1)
+
+    def own_map(model):
+        model.apart.fill_(True)
+        return TEXT_START
+
+    run = finetune(corpus, split, texts, config, small(corpus), initial=own_map)
+    assert [point.score for point in run.curve][:4] == pytest.approx([1.0, 2.0, 1.0, 3.0 if gains else 1.5])
+    assert len(run.curve) == (5 if gains else 4), "the patience of both parts"
+    assert run.best_epoch == (3 if gains else 1)
+    changed = {name for name, value in run.model.state_dict().items() if not torch.equal(value, left[0][name])}
+    assert {name.split(".")[1] if "." in name else name for name in changed} == (
+        {
+            "comment_text", "comment_history", "comment_cross", "comment_fusion", "comment_attention", "comment_norm",
+            "comment_profile", "comment_half_life",
+        }
+        if gains
+        else set()
+    )  # fmt: skip
 
 
-def test_a_start_from_counts_does_not_lean_on_axes_that_stage_1_has_turned(data):
-    corpus, split, texts = data
-    config = dataclasses.replace(QUICK, epochs=0)
-    seen = {}
-
-    class Spied(SR):
-        def start_from_counts(self, factors, popularity, titles, prior, axes=None):
-            seen.setdefault("axes", axes)
-            super().start_from_counts(factors, popularity, titles, prior, axes)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("offline_train.finetuning.SR", Spied)
-        finetune(*data, config, small(corpus))
-        assert seen.pop("axes") is None
-        backwards = 3 * torch.eye(16, texts.video.shape[1]).flip(0)
-        aligned = dataclasses.replace(texts, start={"text.weight": backwards})
-        finetune(corpus, split, aligned, config, small(corpus))
-    titles = torch.from_numpy(texts.video) @ backwards.T
-    along = (titles @ seen["axes"]).square().sum(0)
-    assert along.argmin() == 15
-    assert along[-1] <= titles.square().sum(0).min() * (1 + 1e-4)
-
-
-def test_profiles_start_from_the_half_life_that_ranks_best():
-    """What a user watches next is of the kind of the last two, and of no other."""
-    random = np.random.default_rng(0)
-    catalog = [Video(f"v{i}", "nothing to tell", created_ms=0) for i in range(120)]
-    views = []
-    for user in range(200):
-        for step, video in enumerate(i for kind in random.permutation(40)[:6] for i in range(3 * kind, 3 * kind + 3)):
-            views.append(VideoView(f"w{user}-{step}", f"u{user}", f"v{video}", 1 + step * 1000 + user, 20_000))
-    corpus = Corpus.build(Log.build(iter(catalog), iter(views)))
-    split = temporal_split(corpus)
-    run = finetune(
-        corpus,
-        split,
-        text_vectors(corpus.log, cutoff_ms=split.valid_ms),
-        dataclasses.replace(QUICK, epochs=0),
-        small(corpus),
-    )
-    assert 2 ** run.model.encoder.video_half_life.item() <= 2
-    assert "video half-life" in run.start
-
-
-def signed():
-    """A log in which a quiet pair of words says whose a comment is, among loud ones about topics."""
-    random = np.random.default_rng(0)
-    users, videos, topics = 40, 60, [[f"t{k}{i}" for i in range(6)] for k in range(12)]
-    catalog, views = (
-        [Video(f"v{i}", " ".join(random.choice(topics[i % 12], 3)), created_ms=0) for i in range(videos)],
-        [],
-    )
-    for user in range(users):
-        for step, video in enumerate(random.permutation(videos)[:24]):
-            loud = " ".join(random.choice(topics[random.integers(12)], 9))
-            name = f"{user}-{step}"
-            catalog.append(Comment(f"c{name}", f"v{video}", f"{loud} m{user % 8} n{user // 8}", created_ms=1))
-            ts_ms = 1000 + step * 3_600_000 + user
-            views.append(CommentInteraction(f"l{name}", f"u{user}", f"v{video}", f"c{name}", ts_ms, "like"))
-    return Corpus.build(Log.build(iter(catalog), iter(views)))
-
-
-@pytest.mark.parametrize("pays", [True, False])
-def test_comments_get_a_map_of_their_own_where_it_tells_users_apart(data, pays: bool):
-    corpus = signed() if pays else data[0]  # where topics are all that there is to like, A finds them
-    split = temporal_split(corpus)
-    texts = text_vectors(corpus.log, cutoff_ms=split.valid_ms)
-    run, start = (
-        finetune(corpus, split, texts, dataclasses.replace(QUICK, epochs=epochs), small(corpus)) for epochs in (1, 0)
-    )
-    comments = run.tables.comments[:5]
-    for model in (run.model, start.model):
-        assert bool(model.apart) is pays
-        assert torch.equal(model.comment_map(comments), model.text(comments)) is not pays
-    assert ("comments apart" in run.start) is pays
-    learned = not torch.equal(run.model.comment_text, start.model.comment_text)
-    assert learned is pays, "it learns where it is used"
+def test_comments_on_the_map_of_titles_do_not_train_on(monkeypatch, data):
+    monkeypatch.setattr(finetuning, "Validator", Scripted)
+    Scripted.script = [1.0, 2.0, 1.0, 9.0]
+    config = dataclasses.replace(QUICK, patience=1)
+    run = finetune(*data, config, small(data[0]), initial=lambda model: TEXT_START)
+    assert (run.best_epoch, len(run.curve)) == (1, 3)
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -210,25 +171,6 @@ def test_titles_keep_their_own_text_mlp_where_validation_is_better_for_it(data, 
     assert (run.tables.crossed is not None) is own
     assert torch.equal(run.tables.titles, torch.from_numpy(texts.video))
     assert "comments apart as stage 1 left them" in run.start or not own
-
-
-def test_whole_users_tell_where_comments_are_too_many(monkeypatch):
-    corpus = signed()
-    split = temporal_split(corpus)
-    texts = text_vectors(corpus.log, cutoff_ms=split.valid_ms)
-    seen = []
-
-    def spied(vectors, user, dim, shrinkage):
-        seen.append(np.unique(user, return_counts=True)[1])
-        return discriminant(vectors, user, dim, shrinkage)
-
-    monkeypatch.setattr("offline_train.starts.discriminant", spied)
-    monkeypatch.setattr("offline_train.starts._MOST_COMMENTS", 200)
-    run = finetune(corpus, split, texts, dataclasses.replace(QUICK, epochs=0), small(corpus))
-    assert "comments apart" in run.start
-    for counts in seen:
-        assert counts.sum() == 200
-        assert np.median(counts) > 10, "of a few users all, not of all a few"
 
 
 def test_it_stops_without_a_gain(data):
@@ -290,166 +232,15 @@ def test_the_score_is_a_geometric_mean():
     assert Score(None, None).joint == 0
 
 
-# --- what a batch shows -----------------------------------------------------------------------------------------------
-
-
-def story():
-    """`first` and `second` of v0 and v1; u is the author of `first`, which is the popular one of v0."""
-    catalog = [
-        Video("v0", "zero"),
-        Video("v1", "one"),
-        Comment("first", "v0", "mine", user_id="u", created_ms=1),
-        Comment("second", "v1", "theirs", user_id="w", created_ms=5000),
-    ]
-    events = [
-        VideoView("a", "u", "v0", 100, 20_000),
-        VideoView("a2", "w", "v0", 110, 20_000),
-        CommentInteraction("b", "w", "v0", "first", 120, "like"),
-        VideoView("c", "u", "v1", 200, 20_000),
-        VideoView("c2", "w", "v1", 210, 20_000),
-        CommentInteraction("d", "u", "v1", "second", 6000, "like"),
-        CommentInteraction("e", "w", "v1", "second", 7000, "like"),
-        VideoView("f", "u", "v2", 9000, 20_000),
-        VideoView("g", "u", "v3", 9500, 20_000),
-    ]
-    corpus = Corpus.build(Log.build(iter(catalog), iter(events)))
-    split = dataclasses.replace(temporal_split(corpus), valid_ms=8000)
-    return corpus, split
-
-
-def shown(corpus, split, event, training):
-    tables = ItemTables.build(
-        text_vectors(corpus.log), popular_comments(corpus.log, corpus, split), corpus.log.first_seen_video
-    )
-    row = np.flatnonzero(corpus.samples.event_index == corpus.log.event_ids.index(event))
-    batch = Gatherer(corpus, tables).batch(corpus.samples.take(row), training=training)
-    names = [*corpus.log.comment_ids, None]
-    return [names[c] for c in batch.video_comment[0][: batch.video_length[0]]]
-
-
-def test_popular_comments_come_from_the_training_period():
-    corpus, split = story()
-    popular = popular_comments(corpus.log, corpus, split)
-    names = [*corpus.log.comment_ids, None]
-    assert [names[c] for c in popular] == ["first", "second", None, None]
-    early = popular_comments(corpus.log, corpus, dataclasses.replace(split, valid_ms=4000))
-    assert [names[c] for c in early] == ["first", None, None, None]
-
-
-def test_in_training_nobody_is_shown_their_own_comment():
-    corpus, split = story()
-    assert shown(corpus, split, "c", training=True) == [None]
-    assert shown(corpus, split, "c2", training=True) == ["first"]
-
-
-def test_in_training_a_comment_is_not_shown_before_it_existed():
-    corpus, split = story()
-    assert shown(corpus, split, "d", training=True) == [None, "second"]
-    second = dataclasses.replace(corpus, samples=corpus.samples)
-    second.log.first_seen_comment[1] = 6000  # as if the target's own event had brought it
-    assert shown(second, split, "d", training=True) == [None, None]
-
-
-def test_later_samples_are_shown_what_serving_shows():
-    corpus, split = story()
-    assert shown(corpus, split, "g", training=False) == ["first", "second", None]
-
-
-def test_leave_one_out_counts_no_held_out_event():
-    log = tastes.log()
-    corpus = Corpus.build(log)
-    split = leave_one_out(corpus)
-    popular = popular_comments(log, corpus, split)
-    held = np.concatenate((split.valid, split.test))
-    engaged = (log.kind == INTERACTION) & log.engaged
-    engaged[corpus.samples.event_index[held]] = False
-    count = np.bincount(log.comment[engaged], minlength=len(log.comment_ids))
-    for video, comment in enumerate(popular):
-        if comment >= 0:
-            assert count[comment] == count[log.comment_video == video].max()
-
-
-def test_an_author_is_known_from_the_event_of_writing():
-    log = Log.build(iter(()), iter([CommentInteraction("e", "u", "v", "c", 1, "write")]))
-    assert comment_authors(log).tolist() == [0]
-
-
-def test_only_videos_of_training_samples_have_an_id(data):
-    corpus, split, _ = data
-    known = interacted(corpus, split).astype(bool)
-    assert set(np.flatnonzero(known)) == set(corpus.samples.target_video[split.train])
-
-
-def test_an_unknown_video_and_no_comment_are_zero_vectors(data):
-    corpus, _, texts = data
-    tables = ItemTables.build(texts, np.full(len(texts.video), -1), corpus.log.first_seen_video)
-    assert not tables.comments[tables.popular].any()
-    model = SR(small(corpus)).eval()
-    row = corpus.samples.take(np.array([50]))
-    batch = Gatherer(corpus, tables).batch(row, training=False)
-    unknown = dataclasses.replace(batch, current=torch.tensor([len(corpus.log.video_ids)]))
-    assert all(torch.isfinite(p).all() for p in preferences(model, tables, unknown))
-
-
-# --- negatives --------------------------------------------------------------------------------------------------------
-
-
-def draw(corpus, rows, count=19, cutoff=10**12):
-    samples = corpus.samples.take(rows)
-    return samples, *CommentNegatives(corpus.log, cutoff).draw(samples, count, np.random.default_rng(0))
-
-
-def test_negatives_are_others_of_the_same_video_that_were_there(data):
-    corpus, _, _ = data
-    log = corpus.log
-    rows = np.flatnonzero(corpus.samples.kind == INTERACTION)
-    samples, negatives, usable = draw(corpus, rows, count=5)
-    assert (negatives != samples.target_comment[:, None]).all()
-    assert (log.comment_video[negatives] == samples.target_video[:, None]).all()
-    assert (log.first_seen_comment[negatives] <= samples.ts_ms[:, None]).all()
-    texts = np.array(log.comment_texts, object)
-    assert ((texts[negatives] != texts[samples.target_comment][:, None]) == usable).all()
-
-
-def test_a_video_with_few_comments_gives_each_once(data):
-    corpus, _, _ = data
-    rows = np.flatnonzero(corpus.samples.kind == INTERACTION)[:20]
-    samples, negatives, usable = draw(corpus, rows)
-    same = corpus.log.comment_video[negatives] == samples.target_video[:, None]
-    assert same[:, :7].all()
-    assert not usable[:, 7:].any()
-    for row in negatives[:, :7]:
-        assert len(set(row)) == 7
-
-
-def test_a_video_without_other_comments_gets_those_of_any_video():
-    events = [CommentInteraction(f"e{i}", "u", f"v{i}", f"c{i}", 100 * i, "like") for i in range(10)]
-    catalog = [Comment(f"c{i}", f"v{i}", f"text {i}") for i in range(10)]
-    corpus = Corpus.build(Log.build(iter(catalog), iter(events)))
-    _, negatives, usable = draw(corpus, np.array([6]))
-    assert set(negatives[0]) <= set(range(7))
-    assert usable[0].any()
-    assert (usable[0] == (negatives[0] != 6)).all()
-
-
-def test_where_the_target_is_written_later_comments_may_be_drawn():
-    events = [CommentInteraction(f"e{i}", f"u{i}", "v", f"c{i}", 100 * i, "write") for i in range(10)]
-    corpus = Corpus.build(Log.build(iter(()), iter(events)))
-    _, negatives, _ = draw(corpus, np.array([0]), count=4, cutoff=500)
-    assert set(negatives[0]) <= {1, 2, 3, 4}
-    assert len(set(negatives[0])) > 1
-    assert (corpus.samples.kind != VIEW).all()
-
-
 def test_the_comment_loss_finds_its_own_temperature(monkeypatch, data):
     made = []
 
-    class Seen(finetuning._Losses):
+    class Seen(finetuning.Losses):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             made.append(self)
 
-    monkeypatch.setattr(finetuning, "_Losses", Seen)
+    monkeypatch.setattr(finetuning, "Losses", Seen)
     corpus, split, texts = data
     config = dataclasses.replace(QUICK, epochs=2)
     random = np.random.default_rng(0)
@@ -457,7 +248,7 @@ def test_the_comment_loss_finds_its_own_temperature(monkeypatch, data):
 
     found = finetune(corpus, split, texts, config, small(corpus))
     (losses,) = made
-    assert losses.scale.item() != finetuning._SCALE
+    assert losses.scale.item() != SCALE
     # A preference that says nothing of comments: the less it is believed, the better.
     preference = torch.from_numpy(random.normal(size=(len(samples), 16)).astype(np.float32)) * 30
     everything = np.ones(len(samples), bool)

@@ -16,7 +16,8 @@ from offline_train import results
 from offline_train.alignment_config import AlignmentConfig
 from offline_train.alignment_samples import DrawConfig
 from offline_train.deployed import NAME
-from offline_train.finetuning import FinetuneConfig, Finetuned
+from offline_train.finetuning import Finetuned
+from offline_train.finetuning_config import FinetuneConfig
 from offline_train.results import SOURCES, make_results
 from offline_train.sources.writer import LogWriter, SourceError
 from offline_train.study import kept, texts
