@@ -312,13 +312,13 @@ class SR(nn.Module):
 
     @torch.no_grad()
     def start_apart(self, weight: Tensor, comments: Tensor) -> None:
-        """Give comments a map of their own. M takes it back to where titles lie, as well as a linear map can.
+        """Give comments a map of their own. M takes it back to where they lay, as well as a linear map can.
 
         Args:
-            weight: [d, d_t], brought to the length that A gives to comments.
+            weight: [d, d_t], brought to the length that comments have.
             comments: [n, d_t], t(comment), to measure that, and M's way back, on.
         """
-        plain, own = self.text(comments), comments @ weight.T
+        plain, own = self.comment_map(comments), comments @ weight.T
         own *= (measure := plain.norm(dim=-1).mean() / own.norm(dim=-1).mean())
         back = torch.linalg.lstsq(own.double(), plain.double(), driver="gelsd").solution.T.to(plain)
         half = self.encoder.mix.weight[:, self.config.dim :]

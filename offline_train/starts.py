@@ -49,16 +49,15 @@ def choose_start(model: SR, validator: Validator, samples: Samples, seed: int, a
 def _apart(model: SR, validator: Validator, samples: Samples, seed: int) -> str:
     """Comments get a map of their own: to what tells one user's from another's."""
     score, comments = validator(model).comment, samples.take(samples.kind == INTERACTION)
-    if model.apart:
-        return ", comments apart as stage 1 left them"
+    said, pays = (", comments apart as stage 1 left them", _PAYS) if model.apart else ("", _PAYS_APART)
     if score is None or not len(comments):
-        return ""
+        return said
     if len(comments) > _MOST_COMMENTS:  # whole users: one comment of each would tell nothing
         place = np.random.default_rng(seed).permutation(int(comments.user.max()) + 1)
         comments = comments.take(np.argsort(place[comments.user], kind="stable")[:_MOST_COMMENTS])
     texts = validator.tables.comments[torch.from_numpy(comments.target_comment.astype(np.int64))]
-    said, plain = "", copy(model)
-    best, score = plain, score * _PAYS_APART
+    plain = copy(model)
+    best, score = plain, score * pays
     for shrinkage in SHRINKAGES:
         found = discriminant(texts.cpu().numpy(), comments.user, model.config.dim, shrinkage)
         if not found.any():

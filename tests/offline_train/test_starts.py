@@ -125,6 +125,27 @@ def test_comments_get_a_map_of_their_own_where_it_tells_users_apart(data, pays: 
     assert learned is pays, "it learns where it is used"
 
 
+@pytest.mark.parametrize("pays", [True, False])
+def test_a_map_of_comments_own_from_stage_1_gives_way_to_one_that_tells_users_apart(data, pays: bool):
+    corpus = signed() if pays else data[0]
+    split = temporal_split(corpus)
+    texts = text_vectors(corpus.log, cutoff_ms=split.valid_ms)
+    aligned = torch.eye(SMALL["dim"], texts.comment.shape[1]) * 0.2
+    start = {"text.weight": aligned, "comment_text": aligned * 3, "apart": torch.tensor(True)}
+    texts = dataclasses.replace(texts, start=start)
+    run = finetune(corpus, split, texts, dataclasses.replace(QUICK, epochs=0), small(corpus))
+    assert run.model.apart
+    assert ("discriminant" in run.start) is pays
+    assert ("as stage 1 left them" in run.start) is not pays
+    assert torch.equal(run.model.comment_text, aligned * 3) is not pays
+    comments = run.tables.comments[:-1]
+    with torch.no_grad():
+        length, before = (
+            rows.norm(dim=-1).mean().item() for rows in (run.model.comment_map(comments), comments @ aligned.T * 3)
+        )
+    assert length == pytest.approx(before, rel=0.1), "candidates stay as long as they were"
+
+
 def test_whole_users_tell_where_comments_are_too_many(monkeypatch):
     corpus = signed()
     split = temporal_split(corpus)
