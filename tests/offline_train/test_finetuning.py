@@ -138,6 +138,9 @@ def test_comments_with_a_map_of_their_own_train_on_when_videos_are_at_their_best
     assert [point.score for point in run.curve][:4] == pytest.approx([1.0, 2.0, 1.0, 3.0 if gains else 1.5])
     assert len(run.curve) == (5 if gains else 4), "the patience of both parts"
     assert run.best_epoch == (3 if gains else 1)
+    for point, weight in ((run.curve[1], 1.0), (run.curve[3], finetuning._COMMENTS_COUNT)):
+        parts = point.video_loss + weight * point.comment_loss + point.contrast_loss
+        assert point.loss == pytest.approx(parts, rel=1e-5)
     changed = {name for name, value in run.model.state_dict().items() if not torch.equal(value, left[0][name])}
     assert {name.split(".")[1] if "." in name else name for name in changed} == (
         {
@@ -149,11 +152,16 @@ def test_comments_with_a_map_of_their_own_train_on_when_videos_are_at_their_best
     )  # fmt: skip
 
 
-def test_comments_on_the_map_of_titles_do_not_train_on(monkeypatch, data):
+@pytest.mark.parametrize(("own", "task"), [(False, "joint"), (True, "comment"), (True, "video")])
+def test_nothing_trains_on_where_comments_share_the_map_or_a_task_is_alone(monkeypatch, data, own: bool, task: str):
     monkeypatch.setattr(finetuning, "Validator", Scripted)
     Scripted.script = [1.0, 2.0, 1.0, 9.0]
-    config = dataclasses.replace(QUICK, patience=1)
-    run = finetune(*data, config, small(data[0]), initial=lambda model: TEXT_START)
+
+    def start(model):
+        model.apart.fill_(own)
+        return TEXT_START
+
+    run = finetune(*data, dataclasses.replace(QUICK, patience=1, task=task), small(data[0]), initial=start)
     assert (run.best_epoch, len(run.curve)) == (1, 3)
 
 
