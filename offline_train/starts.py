@@ -49,7 +49,7 @@ def choose_start(model: SR, validator: Validator, samples: Samples, seed: int, a
 def _apart(model: SR, validator: Validator, samples: Samples, seed: int) -> str:
     """Comments get a map of their own: to what tells one user's from another's."""
     score, comments = validator(model).comment, samples.take(samples.kind == INTERACTION)
-    said, pays = (", comments apart as stage 1 left them", _PAYS) if model.apart else ("", _PAYS_APART)
+    said = ", comments apart as stage 1 left them" if model.apart else ""
     if score is None or not len(comments):
         return said
     if len(comments) > _MOST_COMMENTS:  # whole users: one comment of each would tell nothing
@@ -57,7 +57,7 @@ def _apart(model: SR, validator: Validator, samples: Samples, seed: int) -> str:
         comments = comments.take(np.argsort(place[comments.user], kind="stable")[:_MOST_COMMENTS])
     texts = validator.tables.comments[torch.from_numpy(comments.target_comment.astype(np.int64))]
     plain = copy(model)
-    best, score = plain, score * pays
+    best, score = plain, score * _PAYS_APART
     for shrinkage in SHRINKAGES:
         found = discriminant(texts.cpu().numpy(), comments.user, model.config.dim, shrinkage)
         if not found.any():
