@@ -4,8 +4,8 @@ The video task is a softmax over all videos, the comment task one over the targe
 what was not there yet at a sample's time is no negative for it. A small contrast ties each video's id embedding to its
 text.
 
-Where comments have a text map of their own, training has a second part (ours). Videos can be at their best long before
-comments are, and lose when all trains on. So their weights rest then, and only what is comments' own goes on learning,
+Where titles have a text MLP of their own, training has a second part (ours). Videos can be at their best long before
+comments are then, and lose when all trains on. So their weights rest, and only what is comments' own goes on learning,
 from the comment loss and from what it does to videos.
 """
 
@@ -94,7 +94,7 @@ def finetune(
     run = _Run(result, validator, losses, samples, random, report)
     id_rate = 1.0 if start.startswith(TEXT_START) else config.id_rate
     run.train(_optimizer(model, config, id_rate, losses.scale), fallback)
-    if model.apart and config.task == "joint":
+    if tables.crossed is not None and config.task == "joint":
         _leave_to_comments(model)
         run.comment_weight = _COMMENTS_COUNT
         run.train(_optimizer(model, config, 1.0, losses.scale))

@@ -115,7 +115,7 @@ class Scripted(Validator):
 
 
 @pytest.mark.parametrize("gains", [True, False])
-def test_comments_with_a_map_of_their_own_train_on_when_videos_are_at_their_best(monkeypatch, data, gains: bool):
+def test_comments_train_on_when_titles_with_a_text_mlp_of_their_own_are_at_their_best(monkeypatch, data, gains: bool):
     corpus, split, texts = data
     left = []
 
@@ -134,7 +134,8 @@ def test_comments_with_a_map_of_their_own_train_on_when_videos_are_at_their_best
         model.apart.fill_(True)
         return TEXT_START
 
-    run = finetune(corpus, split, texts, config, small(corpus), initial=own_map)
+    two = dataclasses.replace(texts, crossed=(texts.video, texts.comment))
+    run = finetune(corpus, split, two, config, small(corpus), initial=own_map)
     assert [point.score for point in run.curve][:4] == pytest.approx([1.0, 2.0, 1.0, 3.0 if gains else 1.5])
     assert len(run.curve) == (5 if gains else 4), "the patience of both parts"
     assert run.best_epoch == (3 if gains else 1)
@@ -153,15 +154,18 @@ def test_comments_with_a_map_of_their_own_train_on_when_videos_are_at_their_best
 
 
 @pytest.mark.parametrize(("own", "task"), [(False, "joint"), (True, "comment"), (True, "video")])
-def test_nothing_trains_on_where_comments_share_the_map_or_a_task_is_alone(monkeypatch, data, own: bool, task: str):
+def test_nothing_trains_on_where_one_mlp_reads_all_or_a_task_is_alone(monkeypatch, data, own: bool, task: str):
+    corpus, split, texts = data
     monkeypatch.setattr(finetuning, "Validator", Scripted)
     Scripted.script = [1.0, 2.0, 1.0, 9.0]
 
     def start(model):
-        model.apart.fill_(own)
+        model.apart.fill_(True)
         return TEXT_START
 
-    run = finetune(*data, dataclasses.replace(QUICK, patience=1, task=task), small(data[0]), initial=start)
+    texts = dataclasses.replace(texts, crossed=(texts.video, texts.comment) if own else None)
+    config = dataclasses.replace(QUICK, patience=1, task=task)
+    run = finetune(corpus, split, texts, config, small(corpus), initial=start)
     assert (run.best_epoch, len(run.curve)) == (1, 3)
 
 
