@@ -258,7 +258,9 @@ def _section(study: Study, task: str, protocol: str) -> str:
         "|---|" + "---|" * len(COLUMNS),
     ]
     by_cell = {(row.model, row.metric): row for row in study.rows() if (row.task, row.protocol) == (task, protocol)}
-    best = {c: max((row.mean for (_, m), row in by_cell.items() if m == c), default=0.0) for c in COLUMNS}
+    # Of those in this table: rows on other texts have one of their own.
+    shown = [(metric, row.mean) for (model, metric), row in by_cell.items() if model in found]
+    best = {column: max((mean for metric, mean in shown if metric == column), default=0.0) for column in COLUMNS}
     notes = []
     for model, results in found.items():
         name = f"**{model}**" if model.startswith(NAME) else model

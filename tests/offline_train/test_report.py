@@ -80,6 +80,15 @@ def test_best_figures_are_bold_and_the_model_stands_last(winner: str) -> None:
     assert bold == [False, False, True]
 
 
+def test_a_row_of_another_table_takes_no_bold_figure_away(winner: str, tmp_path: Path) -> None:
+    one = study(2)
+    one.texts = [result("lsvcr", 1)]
+    text = write_report([one], tmp_path / "more", how=["Trained by hand."]).read_text()
+    line = next(line for line in winner.splitlines() if line.startswith(f"| **{NAME}**"))
+    assert "| **0." in line
+    assert line in text.splitlines()
+
+
 def test_the_picture_is_drawn_where_the_document_says(winner: str, tmp_path: Path) -> None:
     name = re.search(r"\((results/[a-z-]+\.png)\)", winner)
     assert name
