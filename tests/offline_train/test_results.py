@@ -158,7 +158,7 @@ def test_other_texts_and_parts_of_stage_1_stand_in_the_table(
         texts.RAW: 2,
         texts.FULL: 2,
     }
-    assert seeds[f"{texts.FULL} (videos alone)"] == 2
+    assert seeds[f"{texts.FULL} (videos alone)"] == 1
     assert f"{texts.FULL} (comments alone)" not in seeds, "it ranks no videos"
     assert {f"lsvcr without {part}" for part in ("behaviour contrast", "InfoNCE with z", "L_rec")} <= set(seeds)
     profiles = {row["model"]: row["seeds"] for row in rows if row["task"] == "comment" and "profile (" in row["model"]}
