@@ -26,13 +26,6 @@ from streams.events import Comment, CommentInteraction, Video, VideoView  # noqa
 pytestmark = pytest.mark.train
 
 
-@pytest.fixture(scope="module")
-def data():
-    corpus = Corpus.build(tastes.log())
-    split = temporal_split(corpus)
-    return corpus, split, text_vectors(corpus.log, cutoff_ms=split.valid_ms)
-
-
 def story():
     """`first` and `second` of v0 and v1; u is the author of `first`, which is the popular one of v0."""
     catalog = [

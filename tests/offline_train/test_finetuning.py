@@ -6,7 +6,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import tastes  # noqa: E402
 
 from offline_train import finetuning  # noqa: E402
 from offline_train.batches import (  # noqa: E402
@@ -28,13 +27,6 @@ from streams.events import VideoView  # noqa: E402
 pytestmark = pytest.mark.train
 QUICK = FinetuneConfig(epochs=6, batch=64, threads=1, learning_rate=3e-3)
 SMALL = {"dim": 16, "feedforward": 32, "layers": 1}
-
-
-@pytest.fixture(scope="module")
-def data():
-    corpus = Corpus.build(tastes.log())
-    split = temporal_split(corpus)
-    return corpus, split, text_vectors(corpus.log, cutoff_ms=split.valid_ms)
 
 
 def small(corpus):

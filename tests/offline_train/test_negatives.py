@@ -5,7 +5,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import tastes  # noqa: E402
 
 from offline_train.corpus import Corpus  # noqa: E402
 from offline_train.log import INTERACTION, VIEW, Log  # noqa: E402
@@ -15,18 +14,13 @@ from streams.events import Comment, CommentInteraction  # noqa: E402
 pytestmark = pytest.mark.train
 
 
-@pytest.fixture(scope="module")
-def data():
-    return (Corpus.build(tastes.log()),)
-
-
 def draw(corpus, rows, count=19, cutoff=10**12):
     samples = corpus.samples.take(rows)
     return samples, *CommentNegatives(corpus.log, cutoff).draw(samples, count, np.random.default_rng(0))
 
 
 def test_negatives_are_others_of_the_same_video_that_were_there(data):
-    (corpus,) = data
+    corpus, _, _ = data
     log = corpus.log
     rows = np.flatnonzero(corpus.samples.kind == INTERACTION)
     samples, negatives, usable = draw(corpus, rows, count=5)
@@ -38,7 +32,7 @@ def test_negatives_are_others_of_the_same_video_that_were_there(data):
 
 
 def test_a_video_with_few_comments_gives_each_once(data):
-    (corpus,) = data
+    corpus, _, _ = data
     rows = np.flatnonzero(corpus.samples.kind == INTERACTION)[:20]
     samples, negatives, usable = draw(corpus, rows)
     same = corpus.log.comment_video[negatives] == samples.target_video[:, None]

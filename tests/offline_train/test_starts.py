@@ -7,7 +7,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import tastes  # noqa: E402
 
 from offline_train.corpus import Corpus, temporal_split  # noqa: E402
 from offline_train.discriminant import discriminant  # noqa: E402
@@ -22,13 +21,6 @@ from streams.events import Comment, CommentInteraction, Video, VideoView  # noqa
 pytestmark = pytest.mark.train
 QUICK = FinetuneConfig(epochs=6, batch=64, threads=1, learning_rate=3e-3)
 SMALL = {"dim": 16, "feedforward": 32, "layers": 1}
-
-
-@pytest.fixture(scope="module")
-def data():
-    corpus = Corpus.build(tastes.log())
-    split = temporal_split(corpus)
-    return corpus, split, text_vectors(corpus.log, cutoff_ms=split.valid_ms)
 
 
 def small(corpus):
