@@ -6,7 +6,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-
 from offline_train import finetuning  # noqa: E402
 from offline_train.batches import (  # noqa: E402
     Gatherer,

@@ -5,7 +5,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-
 from offline_train.corpus import Corpus  # noqa: E402
 from offline_train.log import INTERACTION, VIEW, Log  # noqa: E402
 from offline_train.negatives import CommentNegatives  # noqa: E402

@@ -7,7 +7,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-
 from offline_train.corpus import Corpus, temporal_split  # noqa: E402
 from offline_train.discriminant import discriminant  # noqa: E402
 from offline_train.finetuning import finetune  # noqa: E402
