@@ -70,11 +70,19 @@ def test_what_is_kept_is_a_running_mean_of_the_weights(data):
         assert torch.allclose(value, kept[found.best_epoch][name], atol=1e-6), name
 
 
-def test_the_same_seed_gives_the_same_model(data):
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_same_seed_gives_the_same_model(data, parts: int):
+    corpus, split, texts = data
+    texts = dataclasses.replace(texts, crossed=(texts.video, texts.comment) if parts == 2 else None)
     config = dataclasses.replace(QUICK, epochs=1)
-    a, b = (finetune(*data, config, small(data[0])).model.state_dict() for _ in range(2))
+    first, second = (finetune(corpus, split, texts, config, small(corpus)) for _ in range(2))
+    assert len(first.curve) == 1 + parts
+    assert [dataclasses.replace(point, seconds=0) for point in first.curve] == [
+        dataclasses.replace(point, seconds=0) for point in second.curve
+    ]
+    a, b = first.model.state_dict(), second.model.state_dict()
     assert all(torch.equal(a[name], b[name]) for name in a)
-    other = finetune(*data, dataclasses.replace(config, seed=1), small(data[0])).model.state_dict()
+    other = finetune(corpus, split, texts, dataclasses.replace(config, seed=1), small(corpus)).model.state_dict()
     assert any(not torch.equal(a[name], other[name]) for name in a)
 
 
