@@ -34,6 +34,7 @@ Record = tuple[str, int, bytes, bytes]
 
 WINDOW, DROP, DIM = 50, 16, 64
 VIDEOS = 100_000
+COMMENTS = 3  #: of each video
 #: Bundles of another recipe are other bundles.
 _RECIPE = 2
 _CACHE = Path(os.environ.get("LSVCR_BENCH_CACHE", Path(tempfile.gettempdir()) / f"lsvcr-bench-{os.getuid()}"))
@@ -89,7 +90,7 @@ def _graphs() -> tuple[bytes, dict[str, bytes], StepWeights]:
 
 def _write(folder: Path, videos: int) -> None:
     rng = np.random.default_rng(0)
-    comments = 3 * videos
+    comments = COMMENTS * videos
     both = trained_vectors.videos(videos)
     ids = both / 2 + (rng.standard_normal(both.shape, dtype=np.float32) / 16)
     texts = rng.standard_normal((comments, DIM), dtype=np.float32)
@@ -165,7 +166,7 @@ class Users:
                 array("q", times[1]),
                 array("Q", map(rng.getrandbits, [64] * len(under))),
                 [video_id(v) for v in under],
-                [comment_id(v + self.videos * rng.randrange(3)) for v in under],
+                [comment_id(v + self.videos * rng.randrange(COMMENTS)) for v in under],
             ),
             Recent(array("I", [ends // 1000] * len(seen)), array("I", seen)),
             Recent(),
@@ -199,7 +200,7 @@ class Users:
             if self._random.random() < 0.8:
                 made.append(VideoView(f"e{self._seed}-{number}", user, video_id(video), ts_ms, 60_000, 60_000))
             else:
-                under = comment_id(video + self.videos * self._random.randrange(3))
+                under = comment_id(video + self.videos * self._random.randrange(COMMENTS))
                 made.append(CommentInteraction(f"e{self._seed}-{number}", user, video_id(video), under, ts_ms, "like"))
             self._made += 1
         return made
