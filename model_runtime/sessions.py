@@ -17,7 +17,7 @@ import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,6 +34,15 @@ log = logging.getLogger(__name__)
 _KNOWN = "video", "comment_video", "comment"
 #: how long compiled steps are waited for: to load them takes one or two seconds, to compile them half a minute
 _LOADING_S = 5.0
+
+
+class SessionUse(NamedTuple):
+    """How many users are kept, for how many there is room, how many had to go for others, and `Sessions.counts`."""
+
+    users: int
+    room: int
+    evicted: int
+    counts: dict[str, int]
 
 
 class Sessions:
@@ -64,6 +73,11 @@ class Sessions:
             # A batch must fit with all of its users.
             if pools.slots >= max_batch:
                 self._pools, self._steps = pools, GraphSteps(graphs, candidates, pools)
+            elif budget_bytes:
+                log.warning(
+                    "nothing is kept of users between events: %.0f MiB have room for %d, and a batch has up to %d",
+                    budget_bytes / 2**20, pools.slots, max_batch,
+                )  # fmt: skip
         self._compiled: Steps | None = None  # loaded, for the next batch to take over
         self._loader: Thread | None = None
         if self._pools is not None and weights is not None and find_spec("numba") is not None:
@@ -74,9 +88,15 @@ class Sessions:
                 log.info("graphs take the steps until the functions for them are compiled, once on a machine")
         self._free = list(range(self._pools.slots))[::-1] if self._pools else []
         self.counts = {"fill": 0, "step": 0, "restart": 0, "query": 0, "plain": 0}
+        self._evicted = 0
 
     def __len__(self) -> int:
         return len(self._sessions)
+
+    def use(self) -> SessionUse:
+        """What the memory is used for; may be asked while another thread encodes."""
+        room = self._pools.slots if self._pools is not None else 0
+        return SessionUse(len(self), room, self._evicted, dict(self.counts))
 
     def wait(self) -> None:
         """Until compiled steps are loaded or, once on a machine, compiled; until then graphs take the steps."""
@@ -172,7 +192,11 @@ class Sessions:
         for at in missing:
             user = requests[at].user_id
             assert user is not None
-            slot = self._free.pop() if self._free else self._sessions.pop(next(iter(self._sessions))).slot
+            if self._free:
+                slot = self._free.pop()
+            else:
+                slot = self._sessions.pop(next(iter(self._sessions))).slot
+                self._evicted += 1
             self._sessions[user] = Session(slot)
             jobs.append(Job(at, requests[at], self._sessions[user], fresh=True))
         return jobs, plain

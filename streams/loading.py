@@ -14,7 +14,7 @@ import msgspec
 from model_runtime.bundle import Bundle
 from model_runtime.fetching import FetchError, cached
 from model_runtime.manifest import BundleError
-from model_runtime.scorer import Ranking, Request, Scorer
+from model_runtime.scorer import SESSION_BYTES, Ranking, Request, Scorer
 from model_runtime.signals import Signals
 from streams.history import HistoryConfig
 from streams.releases import Release
@@ -48,6 +48,7 @@ class Loader:
     top_comments: int = 50
     signals: Signals | None = None  #: what live signals are made of; None: scores are the SR's alone
     explain: bool = False  #: lists say why each item has its score
+    session_bytes: int = SESSION_BYTES  #: of each scorer, for what it keeps of users between their events
 
     def load(self, release: Release, histories: HistoryConfig | None = None) -> Scorer:
         """A scorer of the release, all of its candidates alive.
@@ -82,7 +83,13 @@ class Loader:
                 "stop the workers, build the states again from the events, and start them with this bundle",
             )
         try:
-            scorer = Scorer(bundle, top_videos=self.top_videos, top_comments=self.top_comments, explain=self.explain)
+            scorer = Scorer(
+                bundle,
+                top_videos=self.top_videos,
+                top_comments=self.top_comments,
+                session_bytes=self.session_bytes,
+                explain=self.explain,
+            )
             scorer.check_sample()
         except BundleError as error:
             raise RefusedError("scores", str(error)) from None

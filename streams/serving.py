@@ -27,6 +27,10 @@ class Serving:
     canary: Scores | None = None
     percent: float = 0.0
 
+    def models(self) -> list[Scores]:
+        """Those that serve somebody."""
+        return [self.stable] if self.canary is None else [self.stable, self.canary]
+
     def model_of(self, user: bytes) -> Scores:
         """The model of a user (the id in UTF-8)."""
         if self.canary is not None and in_share(user, self.percent):

@@ -9,16 +9,50 @@ GET /readyz    200 once partitions are assigned, their state is recovered and th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from model_runtime.sessions import SessionUse
 
 _LATENCY_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 #: After this long with lag and no progress a worker is stalled.
 STALL_S = 30.0
+
+
+class _Sessions(Collector):
+    """What scorers keep of users: asked for when metrics are, so that scoring need not tell."""
+
+    def __init__(self, sessions: Callable[[], Mapping[str, SessionUse]]) -> None:
+        self._sessions = sessions
+
+    def collect(self) -> Iterator[Metric]:
+        """By version of the models that serve; a version's counters begin when it is loaded."""
+        encodings = CounterMetricFamily(
+            "lsvcr_encodings",
+            "Histories encoded: by an entry (step), for another current video (query), one of the two from its "
+            "beginning (restart), or both: of a user who was not kept (fill), or can't be (plain)",
+            labels=["version", "how"],
+        )
+        users = GaugeMetricFamily("lsvcr_sessions", "Users of whom something is kept", labels=["version"])
+        room = GaugeMetricFamily("lsvcr_session_room", "Users for whom there is memory", labels=["version"])
+        evicted = CounterMetricFamily(
+            "lsvcr_session_evictions",
+            "Users who had to go for others: where it grows like lsvcr_encodings{how=fill}, give --session-memory more",
+            labels=["version"],
+        )
+        for version, use in self._sessions().items():
+            for how, count in use.counts.items():
+                encodings.add_metric([version, how], count)
+            users.add_metric([version], use.users)
+            room.add_metric([version], use.room)
+            evicted.add_metric([version], use.evicted)
+        yield from (encodings, users, room, evicted)
 
 
 class Telemetry:
@@ -29,6 +63,7 @@ class Telemetry:
         self.stall_s = stall_s
         self.lag: Callable[[], int | None] = lambda: 0  # the worker puts the real one here; None: not known yet
         self.catalog_ready: Callable[[], bool] = lambda: True
+        self.sessions: Callable[[], Mapping[str, SessionUse]] = dict  # by version; the worker puts the real one here
         self.failure: BaseException | None = None
         self.models: dict[str, str] = {}  # version by channel
         self._assigned: list[int] = []
@@ -92,6 +127,7 @@ class Telemetry:
         self.partitions = Gauge("lsvcr_assigned_partitions", "Partitions of this worker", **made)
         lag = Gauge("lsvcr_lag_records", "Event records not yet confirmed (end offset less watermark)", **made)
         lag.set_function(lambda: float("nan") if (records := self.lag()) is None else float(records))
+        self.registry.register(_Sessions(lambda: self.sessions()))
 
     # --- reported by the rescorer -------------------------------------------------------------------------------------
 

@@ -257,6 +257,9 @@ def build(
     if releases is not None:
         models.follow(settings.bootstrap_servers, releases.loader, rescorer, releases.since_ms)
     telemetry.lag = lambda: _lag(app, rescorer)
+    telemetry.sessions = lambda: {
+        model.version: model.sessions.use() for model in models.serving.models() if isinstance(model, Scorer)
+    }
     app.transport = BatchTransport(rescorer, app.conf.broker_consumer, app)
     app.parts = WorkerParts(settings, rescorer, models, sink, redis, telemetry)
     telemetry.catalog_ready = app.parts.ready

@@ -21,6 +21,7 @@ from support.whole_path import (
 from support.worker_process import WorkerProcess
 
 from infra.local.stack import LocalStack
+from model_runtime.scorer import Scorer
 from streams.events import CommentInteraction
 from streams.history import engages
 from streams.publisher import Publisher
@@ -51,6 +52,7 @@ def test_a_log_becomes_recommendations_that_equal_the_trainers(own_stack: LocalS
     assert redis_url is not None
     to_broker = ("--bootstrap-servers", bootstrap)
     flags = "--registry", str(trained.registry), "--no-live"  # PyTorch's scores are the model's alone
+    flags = *flags, "--session-memory", "100"
     with WorkerProcess(bootstrap, redis_url, tmp_path / "data", flags=flags) as worker:
         worker.wait_ready()
         lsvcr("publish", *trained.files(VIDEOS, COMMENTS), *to_broker)
@@ -66,6 +68,11 @@ def test_a_log_becomes_recommendations_that_equal_the_trainers(own_stack: LocalS
         lsvcr("publish", *trained.files(VIDEO_VIEWS, COMMENT_INTERACTIONS), *to_broker)
         wait_until_committed(bootstrap, worker)
         assert worker.metric("lsvcr_rejected_events_total") == 0
+        seen = {event.user_id for event in log}
+        assert worker.metric("lsvcr_sessions") == len(seen) <= worker.metric("lsvcr_encodings_total")
+        room = Scorer(trained.bundle, session_bytes=100 << 20).sessions.use().room
+        assert worker.metric("lsvcr_session_room") == room > len(seen)
+        assert worker.metric("lsvcr_session_evictions_total") == 0
         assert worker.stop() == 0
 
     outcome = Outcome.read(bootstrap)

@@ -16,7 +16,7 @@ from model_runtime.bundle import Bundle
 from model_runtime.graph_steps import GraphSteps
 from model_runtime.pools import Pools
 from model_runtime.scorer import CHUNK, Ranking, Request, Scorer
-from model_runtime.sessions import Sessions
+from model_runtime.sessions import Sessions, SessionUse
 
 pytestmark = pytest.mark.train
 
@@ -178,6 +178,7 @@ def test_least_recently_used_sessions_make_room(bundle: Bundle) -> None:
         user.happen("video", number)
     compare(scorer, plain, users[:CHUNK])
     assert (len(scorer.sessions), scorer.sessions.counts["fill"]) == (CHUNK, CHUNK)
+    assert scorer.sessions.use() == SessionUse(CHUNK, CHUNK, 0, scorer.sessions.counts)
     compare(scorer, plain, users[:1])  # u0 is now the most recent
     compare(scorer, plain, users[CHUNK:])  # u1 to u10 go
     assert len(scorer.sessions) == CHUNK
@@ -186,10 +187,12 @@ def test_least_recently_used_sessions_make_room(bundle: Bundle) -> None:
     assert scorer.sessions.counts["fill"] == fills
     compare(scorer, plain, users[1:11])
     assert scorer.sessions.counts["fill"] == fills + 10
+    assert scorer.sessions.use()[:3] == (CHUNK, CHUNK, 20)
 
 
-def test_a_budget_too_small_for_a_batch_keeps_nothing(bundle: Bundle) -> None:
+def test_a_budget_too_small_for_a_batch_keeps_nothing(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     scorer = scorer_of(bundle, session_bytes=(CHUNK - 1) * SLOT)
+    assert f"have room for {CHUNK - 1}, and a batch has up to {CHUNK}" in caplog.text
     scorer.score([Request(["v1"], user_id="u")])
     assert (len(scorer.sessions), scorer.sessions.counts["plain"]) == (0, 1)
 

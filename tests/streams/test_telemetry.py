@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from model_runtime.sessions import SessionUse
 from streams import telemetry as module
 from streams.telemetry import Telemetry
 
@@ -63,6 +64,7 @@ def test_endpoints() -> None:
             telemetry.assigned([0, 1])
             telemetry.took("video-views", 7, 1, 2)
             telemetry.rejected("video-views", "not-json")
+            telemetry.sessions = lambda: {"v1": SessionUse(3, 5, 2, {"fill": 5, "step": 40})}
             await get("/readyz")
             await get("/healthz")
             telemetry.failed(RuntimeError("the broker refused a record"))
@@ -76,3 +78,7 @@ def test_endpoints() -> None:
     assert 'lsvcr_events_total{topic="video-views"} 7.0' in metrics[1]
     assert 'lsvcr_rejected_events_total{error="not-json",topic="video-views"} 1.0' in metrics[1]
     assert "lsvcr_forwarded_events_total 2.0" in metrics[1]
+    assert 'lsvcr_encodings_total{how="step",version="v1"} 40.0' in metrics[1]
+    assert 'lsvcr_sessions{version="v1"} 3.0' in metrics[1]
+    assert 'lsvcr_session_room{version="v1"} 5.0' in metrics[1]
+    assert 'lsvcr_session_evictions_total{version="v1"} 2.0' in metrics[1]
