@@ -98,11 +98,10 @@ class KindSignals:
         """Count events of partitions' users: per partition the items, and when each event was."""
         rows = self.total.rows(chain.from_iterable(ids for ids, _ in shares.values()))
         self.total.add(rows, np.concatenate([ts_ms for _, ts_ms in shares.values()]))
-        names = self.total.ids  # one string for all who hold it
         first = 0
         for partition, (ids, ts_ms) in shares.items():
             share = self.share(partition)
-            share.add(share.rows([names[row] for row in rows[first : first + len(ids)]]), ts_ms)
+            share.add(share.rows(self._names(rows[first : first + len(ids)])), ts_ms)
             first += len(ids)
 
     def replace(
@@ -115,13 +114,18 @@ class KindSignals:
             counts: [len(ids), K], as they were at `at_ms`; zeros: faded.
             first_ms: [len(ids)], the first event of each.
         """
-        share = self.share(partition)
-        rows, own = self.total.rows(ids), share.rows(ids)
+        share, rows = self.share(partition), self.total.rows(ids)
+        own = share.rows(self._names(rows))
         self.total.counts.put(rows, counts - share.counts.at(at_ms, own), at_ms)
         share.counts.replace(own, counts, at_ms)
         for tally, places in ((self.total, rows), (share, own)):
             known = tally.first_ms.values()
             known[places] = np.minimum(known[places], first_ms)
+
+    def _names(self, rows: Rows) -> list[str]:
+        """Ids of rows of the total: one string for all shares that hold it."""
+        names = self.total.ids
+        return [names[row] for row in rows.tolist()]
 
     def forget(self, partition: int | None, now_ms: int, most: int = MOST_ITEMS) -> list[str]:
         """Drop what faded from a partition's share (None: from the total), and the weakest beyond `most`.

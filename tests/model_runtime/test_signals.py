@@ -53,6 +53,20 @@ def send(share_of: Signals, to: Signals, partition: int, at_ms: int) -> None:
     to.advance(at_ms)
 
 
+def test_an_id_is_one_string_for_all_shares_however_they_came() -> None:
+    kind = Signals(HALF_LIVES).kinds["video"]
+    for partition in range(4):
+        # as they are decoded from records: equal, and not the same
+        ids = ["".join(("video ", number)) for number in "123"]
+        if partition % 2:
+            kind.add({partition: (ids, np.full(3, START))})
+        else:
+            kind.replace(partition, ids, np.ones((3, 2)), START, np.full(3, START))
+    for name in kind.total.ids:
+        assert all(id_ is name for share in kind.shares.values() for id_ in share.index if id_ == name)
+        assert all(id_ is name for share in kind.shares.values() for id_ in share.ids if id_ == name)
+
+
 @given(events, st.integers(1, 40))
 def test_partitions_that_are_counted_together_have_what_each_has_alone(log: Events, at_once: int) -> None:
     together = counted(log, at_once).kinds["video"]
