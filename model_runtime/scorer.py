@@ -39,8 +39,8 @@ CHUNK = 256
 _SCORED = 32
 #: Up to this many videos it is twice as many, a tenth faster still; of more, their scores would take too much memory.
 _SCORED_TWICE = 200_000
-#: Memory for sessions, unless told: about 2 000 users with full histories.
-SESSION_BYTES = 256 << 20
+#: Memory for sessions, unless told: about 4 500 users with full histories. It is taken as users come.
+SESSION_BYTES = 512 << 20
 
 
 class Ranking(Struct, frozen=True, gc=False):

@@ -69,11 +69,11 @@ log = logging.getLogger("lsvcr.worker")
 @click.option(
     "--session-memory",
     envvar="LSVCR_SESSION_MEMORY",
-    default=256,
+    default=512,
     show_default=True,
     type=click.IntRange(0),
     help="MiB, for each loaded model, to keep what was computed for users, so that a next event costs only what it "
-    "changes; 256 are about 2 000 users with full histories. Too few show as lsvcr_session_evictions_total.",
+    "changes; 512 are about 4 500 users with full histories. Too few show as lsvcr_session_evictions_total.",
 )
 @click.option("--max-batch", default=256, show_default=True, type=click.IntRange(1), help="Users scored at once.")
 @click.option(

@@ -1,12 +1,13 @@
 """soak: the whole worker at 80 % of its highest rate for an hour (`make soak`; MINUTES=60).
 
-100 000 videos, 5 000 users with full histories, Kafka and Redis, one worker, all on this machine. The live counts are
-those of a platform that has run for long: each partition's share has as many videos and comments as it keeps at most
-(`model_runtime.signals.MOST_ITEMS`) or as there are. They fill up in the first hours of a new platform, and what they
-then take is no leak. The highest rate is measured first. While it runs: the resident memory of worker, broker and
-Redis, and the lag (events without a confirmed list). At the end every user's state is compared with a fold of all
-events that were published, and every user's newest list must cover the user's last event: so what was lost is counted
-exactly, event for event.
+100 000 videos, 5 000 users with full histories, Kafka and Redis, one worker, all on this machine. The users have events
+in turn, and are more than the worker keeps sessions for: each comes back to find nothing, and takes another's place,
+which is the worst case. The live counts are those of a platform that has run for long: each partition's share has as
+many videos and comments as it keeps at most (`model_runtime.signals.MOST_ITEMS`) or as there are. They fill up in the
+first hours of a new platform, and what they then take is no leak. The highest rate is measured first. While it runs:
+the resident memory of worker, broker and Redis, and the lag (events without a confirmed list). At the end every user's
+state is compared with a fold of all events that were published, and every user's newest list must cover the user's last
+event: so what was lost is counted exactly, event for event.
 """
 
 from __future__ import annotations
