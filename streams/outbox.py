@@ -26,6 +26,10 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 #: So long for each report there was, and at most so long: with few, nothing but the wait is saved.
 EACH_S = 0.0002
 TOGETHER_S = 0.002
+#: How long a record may wait for others of its partition. Batches form by themselves while requests are under way, and
+#: with 0 a list is out a millisecond sooner where there is little to do; but the highest rate is a tenth lower, because
+#: what is sent first goes alone. With .1 neither is the case: librdkafka waits in whole milliseconds.
+LINGER_MS = 0.5
 
 
 class Message(NamedTuple):
@@ -58,7 +62,12 @@ class Outbox:
     """Sends groups of records; `on_settled(delivery)` is called on the event loop for each, confirmed or purged."""
 
     def __init__(
-        self, bootstrap_servers: str, on_settled: Callable[[Delivery], None], *, compression: str = "lz4"
+        self,
+        bootstrap_servers: str,
+        on_settled: Callable[[Delivery], None],
+        *,
+        compression: str = "lz4",
+        linger_ms: float = LINGER_MS,
     ) -> None:
         self._on_settled = on_settled
         self._settled: deque[Delivery] = deque()
@@ -71,7 +80,7 @@ class Outbox:
                 "client.id": "lsvcr-worker",
                 "enable.idempotence": True,  # acks=all, in order, no duplicates by retries
                 "partitioner": "murmur2_random",  # as the Java client; librdkafka's own default hashes otherwise
-                "linger.ms": 0.5,  # batches form by themselves while requests are under way
+                "linger.ms": linger_ms,
                 "compression.type": compression,  # lz4: states and lists shrink to a third at 1 GB/s
                 "message.max.bytes": MAX_MESSAGE_BYTES,
                 "queue.buffering.max.messages": 1_000_000,
