@@ -77,7 +77,7 @@ def decode(record: bytes) -> UserState:
     """
     try:
         return _state(_unpack(record))
-    except (msgspec.DecodeError, ValueError, IndexError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, OverflowError, IndexError, RecursionError) as error:
         version = _version_of(record)
         if version not in (None, FORMAT_VERSION):
             message = f"user state has format {version}; this version reads {FORMAT_VERSION}"

@@ -3,6 +3,7 @@
 import uuid
 from random import Random
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -77,6 +78,14 @@ def test_a_damaged_record_is_read_as_a_state_or_refused(data: st.DataObject) -> 
     start = data.draw(st.integers(0, len(A_RECORD)))
     end = data.draw(st.integers(start, min(len(A_RECORD), start + 6)))
     reads_or_refuses(A_RECORD[:start] + data.draw(st.binary(max_size=6)) + A_RECORD[end:])
+
+
+@pytest.mark.parametrize("deltas", [[1 << 63, 0], [(1 << 63) - 1, 1], [-(1 << 63), -1]])
+def test_times_that_no_clock_has_are_refused(deltas: list[int]) -> None:
+    fields = msgspec.msgpack.decode(A_RECORD)
+    fields[3] = deltas + fields[3][2:]
+    with pytest.raises(StateFormatError, match="not a user state"):
+        decode(msgspec.msgpack.encode(fields))
 
 
 def test_a_record_cut_short_is_refused() -> None:
