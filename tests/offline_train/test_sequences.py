@@ -14,6 +14,7 @@ from offline_train.sources import amazon_beauty
 from offline_train.sources.amazon_beauty import Sequences
 from offline_train.sources.writer import SourceError
 from offline_train.sr import SR, Side, SRConfig
+from offline_train.study.beauty import course
 from offline_train.study.sequences import (
     SequenceConfig,
     next_item_loss,
@@ -100,3 +101,13 @@ def test_the_file_is_read_as_it_is(tmp_path: Path) -> None:
         amazon_beauty.read(tmp_path)
     with pytest.raises(SourceError, match="missing"):
         amazon_beauty.read(tmp_path / "none")
+
+
+def test_how_another_training_went_is_told_with_its_best_epoch_and_what_ended_it() -> None:
+    reached = [0.01, 0.02, 0.03, 0.05, 0.04, 0.03]
+    curve = [{"epoch": i, "valid": {"ndcg@10": value}} for i, value in enumerate(reached, 1)]
+    told = course(curve, limit=7)
+    assert "best after epoch 4, with a validation NDCG@10 of 0.0500; stopped by itself after 6." in told
+    assert "After others: 0.0400 (5)." in told
+    assert "ended by its limit of 6 epochs" in course(curve, limit=6)
+    assert "After others: none." in course(curve[:4], limit=7)
