@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -132,7 +133,9 @@ def write_report(studies: Sequence[Study], out: Path, *, how: Sequence[str]) -> 
         _NOTES,
     ]
     document = out / "results.md"
-    document.write_text("\n".join(text).rstrip() + "\n", encoding="utf-8")
+    # Parts that a data set has not, leave their blank lines.
+    whole = re.sub(r"\n{3,}", "\n\n", "\n".join(text)).rstrip()
+    document.write_text(whole + "\n", encoding="utf-8")
     # Of no target there is no mean.
     found = [row for study in studies for row in study.rows() if isfinite(row.mean)]
     keep_rows(found, [study.data for study in studies], parts, out / "results.json")

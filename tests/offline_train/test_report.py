@@ -120,6 +120,7 @@ def test_data_sets_that_are_not_done_again_stay_as_they_were(tmp_path: Path) -> 
     assert again.count("## HetRec") == 1
     assert f"{NAME} is below popularity (all time)" in again
     both = write_report([study(6), other], tmp_path, how=["Trained by hand."]).read_text()
+    assert "\n\n\n" not in both
     assert "\n- Trained by hand." in both
     other.how = ["Trained on horseback."]
     own = write_report([study(6), other], tmp_path, how=["Trained by hand."]).read_text()
