@@ -26,8 +26,8 @@ from offline_train.study.sequences import SequenceConfig, rank_last, rank_unseen
 DATA, SLUG, FOLDER = "Amazon Beauty", "amazon-beauty", "amazon-beauty"
 MODEL = f"{NAME} (ids alone)"
 PROTOCOL = "full, unseen"
-#: of RecBole's SASRec, unless it stops earlier: one takes six minutes of a core, and ours is done after as many
-RECBOLE_EPOCHS = 22
+#: of RecBole's SASRec, unless it stops earlier: one takes six minutes of a core
+RECBOLE_EPOCHS = 20
 
 #: `report(what)`
 Report = Callable[[str], None]
