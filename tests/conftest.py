@@ -18,6 +18,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from support.topic_removal import delete_idle_groups, delete_topics
 
 from infra.local.stack import LocalStack
@@ -30,6 +31,10 @@ _PREFIX = "lsvcr-tests-"
 
 #: files that take long, beside those of the folders `faults` and `integration`
 _LONG = {"test_alignment.py", "test_export.py", "test_finetuning.py", "test_full.py", "test_refresh.py"}
+
+# How long an example takes on a busy machine says nothing about the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # Brokers that live for seconds: starting takes half the processor time without the optimising compiler.
 os.environ.setdefault("LSVCR_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")

@@ -128,7 +128,7 @@ _entries = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(_entries, st.integers(1, 5))
 def test_the_last_entry_of_an_item_decides(folder: Path, entries: list[Entry], size: int) -> None:
     candidates = Candidates(Bundle.open(folder))

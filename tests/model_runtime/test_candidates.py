@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from reference_model import make_model
 
@@ -103,7 +103,6 @@ def test_comments_are_those_alive_under_a_video_that_is_alive(candidates: Candid
 _names = st.lists(st.sampled_from([*MODEL.video_ids, "nowhere"]), max_size=8)
 
 
-@settings(deadline=None)
 @given(st.lists(_names, min_size=1, max_size=5))
 def test_digests_bar_the_videos_that_have_them(shared: Candidates, users: list[list[str]]) -> None:
     digests = [[video_digest(name) for name in names] for names in users]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from reference_model import make_model
 
@@ -47,7 +47,6 @@ def sorted_out(
     return [row for _, row in ranked], [-score for score, _ in ranked]
 
 
-@settings(deadline=None)
 @given(st.data(), st.integers(0, 10**6), st.booleans())
 def test_the_best_of_some_rows(data: st.DataObject, seed: int, cosine: bool) -> None:
     rng = np.random.default_rng(seed)

@@ -90,7 +90,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return MODEL.write(tmp_path_factory.mktemp("bundle") / "b").path
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(_steps, st.lists(st.sampled_from([*LATE_VIDEOS, "v1"]), max_size=5), st.lists(_comment, max_size=4))
 def test_a_grown_catalog_ranks_like_one_trained_with_it(
     folder: Path, steps: list[tuple[str, str, int]], videos: list[str], comments: list[str]

@@ -104,7 +104,7 @@ _changes = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=6, phases=[Phase.explicit, Phase.generate])  # building takes seconds
+@settings(max_examples=6, phases=[Phase.explicit, Phase.generate])  # building takes seconds
 @given(_changes, st.integers(8, 16), st.integers(0, 200), st.integers(0, 10**6))
 def test_the_index_follows_the_catalog(
     bundle: Any, changes: list[tuple[str, int]], users: int, barred: int, seed: int

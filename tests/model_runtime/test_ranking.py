@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -16,7 +16,6 @@ _values = st.one_of(
 _shapes = st.tuples(st.integers(1, 2), st.integers(1, 80))
 
 
-@settings(deadline=None)
 @given(arrays(np.float32, _shapes, elements=_values), st.integers(1, 3))
 def test_best_is_a_full_sort_cut_short(scores: np.ndarray, count: int) -> None:
     bounds = thresholds(scores, count)

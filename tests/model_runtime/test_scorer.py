@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from reference_model import Model, assert_ranked, brute_force, make_model
 
@@ -81,7 +81,6 @@ def assert_same(one: Ranking, other: Ranking) -> None:
             assert abs(place.get(id_, other_scores[-1]) - score) <= 2e-5
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_rankings_are_those_of_brute_force(shared: dict[str, Scorer], data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(list(CASES)))
@@ -104,7 +103,6 @@ def test_rankings_are_those_of_brute_force(shared: dict[str, Scorer], data: st.D
         assert ranking.comment_video == request.current_video
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_batch_mates_change_nothing(shared: dict[str, Scorer], data: st.DataObject) -> None:
     model, _, _ = CASES["fewer than asked for"]

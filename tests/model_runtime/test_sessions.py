@@ -112,7 +112,7 @@ _events = st.lists(st.tuples(st.integers(0, 4), _kinds, st.integers(0, 200)), ma
 _steps = st.lists(st.tuples(_events, st.sets(st.integers(0, 4), min_size=1), st.integers(0, 9)), max_size=12)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(_steps)
 def test_sessions_give_what_full_encodings_give(
     bundle: Bundle, steps: list[tuple[list[tuple[int, str, int]], set[int], int]]

@@ -82,7 +82,7 @@ _requests = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(_requests, min_size=1, max_size=6))
 def test_serving_ranks_as_pytorch_does(trained: tuple[Scorer, Reference], requests: list[Request]) -> None:
     from offline_train.reference import ReferenceRequest

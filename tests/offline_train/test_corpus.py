@@ -33,7 +33,7 @@ def build(events, config=SMALL):
     return Corpus.build(Log.build(iter(()), iter(events), config), config)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(event_lists())
 def test_samples_hold_what_the_fold_holds_just_before_the_event(events):
     corpus = build(events)
@@ -65,7 +65,7 @@ def test_samples_hold_what_the_fold_holds_just_before_the_event(events):
     assert final_states(log, SMALL) == states
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(event_lists(), st.randoms())
 def test_final_states_do_not_depend_on_the_order_of_the_log(events, random):
     shuffled = events.copy()

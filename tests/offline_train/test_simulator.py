@@ -80,7 +80,7 @@ def test_a_moved_log_is_the_same_log_later(events: list[VideoView | CommentInter
     assert moved[-1].ts_ms == pytest.approx(now_ms, abs=DAY_MS)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.builds(
         SimulatorConfig,

@@ -56,7 +56,8 @@ def test_a_start_from_counts_does_not_lean_on_axes_that_stage_1_has_turned(data)
         finetune(corpus, split, aligned, config, small(corpus))
     titles = torch.from_numpy(texts.video) @ backwards.T
     along = (titles @ seen["axes"]).square().sum(0)
-    assert along.argmin() == 15
+    # Few titles span fewer directions than there are axes, so the last ones are all nothing but rounding.
+    assert along[-1] <= along.min() + 1e-6 * along.max()
     assert along[-1] <= titles.square().sum(0).min() * (1 + 1e-4)
 
 

@@ -65,7 +65,7 @@ def read(store: FolderStore) -> list[tuple[int, int]]:
     return sorted(found)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     days=st.lists(st.integers(0, 3), min_size=1, max_size=12),
     gaps=st.lists(st.integers(1, 3), min_size=12, max_size=12),
