@@ -38,7 +38,7 @@ def kill_runner(work: Path) -> None:
             os.kill(int(folder.name), signal.SIGKILL)
 
 
-def test_a_training_that_was_killed_ends_with_the_same_vectors(tmp_path: Path) -> None:
+def test_a_training_that_was_killed_ends_with_the_same_vectors_in_another_place_too(tmp_path: Path) -> None:
     given = task(np.random.default_rng(0))
     python = recbole.environment(tmp_path / "peace")
     epochs: list[Mapping[str, Any]] = []
@@ -60,6 +60,7 @@ def test_a_training_that_was_killed_ends_with_the_same_vectors(tmp_path: Path) -
 
     with pytest.raises(recbole.RecBoleError, match="ended with -9"):
         recbole.run(given, settings, work, told)
+    work = work.rename(tmp_path / "moved")
     again: list[Mapping[str, Any]] = []
     went_on = recbole.run(given, settings, work, again.append)
     assert [(e.get("epoch"), e.get("valid")) for e in again] == [(e.get("epoch"), e.get("valid")) for e in epochs]
