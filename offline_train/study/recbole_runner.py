@@ -132,10 +132,10 @@ class _Telling(Trainer):
         if not self._last.exists():
             return
         state = torch.load(self._last)
+        # The folder may have been moved since.
+        state["saved_model_file"] = str(self._last.with_name(Path(state["saved_model_file"]).name))
         for name in _STATE:
             setattr(self, name, state[name])
-        # The folder may have been moved since.
-        self.saved_model_file = str(self._last.with_name(Path(self.saved_model_file).name))
         self.start_epoch = self.epoch
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
