@@ -57,8 +57,9 @@ def test_a_start_from_counts_does_not_lean_on_axes_that_stage_1_has_turned(data)
     titles = torch.from_numpy(texts.video) @ backwards.T
     along = (titles @ seen["axes"]).square().sum(0)
     # Few titles span fewer directions than there are axes, so the last ones are all nothing but rounding.
-    assert along[-1] <= along.min() + 1e-6 * along.max()
-    assert along[-1] <= titles.square().sum(0).min() * (1 + 1e-4)
+    rounding = 1e-6 * along.max()
+    assert along[-1] <= along.min() + rounding
+    assert along[-1] <= titles.square().sum(0).min() + rounding
 
 
 def test_profiles_start_from_the_half_life_that_ranks_best():
