@@ -1,20 +1,28 @@
-"""The worker's producer: one idempotent librdkafka producer, and what a group of records is confirmed as.
+"""The worker's producer: all that goes to one broker goes in one request, and a group of records is confirmed as one.
 
-Faust's and aiokafka's producers cost several times more per record. Records go to explicit partitions; a `Delivery` is
-the group that belongs together (a user batch, a dead letter), reported on the event loop once all of it is confirmed.
+A broker handles the requests of a connection one after another. librdkafka puts one partition into a request, so what a
+batch of users sends, three topics by as many partitions as the users have, waits for a dozen answers. Here it is one
+request: what comes while it is under way is the next one. Sending is aiokafka's: an idempotent producer, which retries
+until the broker is back, with batches that are filled here (`append`, in C), since `AIOKafkaProducer.send` takes ten
+times as long per record. A `Delivery` is the group that belongs together (a user batch, a dead letter), reported on the
+event loop once all of it is confirmed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import threading
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaConnectionError, KafkaError, UnknownTopicOrPartitionError
+
+from streams.topics import partition_of
 
 log = logging.getLogger(__name__)
 
@@ -22,18 +30,15 @@ Headers = list[tuple[str, bytes]]
 
 #: Records of rejected events carry up to what a broker accepts, plus headers.
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-#: How long reports are gathered after some were served: to wake up for each of them takes longer than all else here.
-#: So long for each report there was, and at most so long: with few, nothing but the wait is saved.
-EACH_S = 0.0002
-TOGETHER_S = 0.002
-#: How long a record may wait for others of its partition. Batches form by themselves while requests are under way, and
-#: with 0 a list is out a millisecond sooner where there is little to do; but the highest rate is a tenth lower, because
-#: what is sent first goes alone. With .1 neither is the case: librdkafka waits in whole milliseconds.
-LINGER_MS = 0.5
+#: Of a partition's part in a request, before compression. Brokers take 1 MB after it, if not told otherwise.
+BATCH_BYTES = 1_000_000
+#: Of a request. A greater one keeps everything behind it waiting for longer, and saves nothing.
+REQUEST_BYTES = 4_000_000
+RECONNECT_S = 0.5
 
 
 class Message(NamedTuple):
-    """One record to send. `partition` None: the producer's partitioner (murmur2)."""
+    """One record to send. `partition` None: by the key, as Kafka's own clients do; any, if it has none."""
 
     topic: str
     partition: int | None
@@ -55,105 +60,185 @@ class Delivery:
         self.remaining = remaining
         self.context = context
         self.offsets: dict[tuple[str, int], int] = {}
-        self.error: KafkaError | None = None
+        self.error: str | None = None
+
+
+_Place = tuple[str, int | None]
+_Waiting = deque[tuple[Message, Delivery]]
 
 
 class Outbox:
-    """Sends groups of records; `on_settled(delivery)` is called on the event loop for each, confirmed or purged."""
+    """Sends groups of records; `on_settled(delivery)` is called for each, confirmed or purged. For one event loop."""
 
     def __init__(
-        self,
-        bootstrap_servers: str,
-        on_settled: Callable[[Delivery], None],
-        *,
-        compression: str = "lz4",
-        linger_ms: float = LINGER_MS,
+        self, bootstrap_servers: str, on_settled: Callable[[Delivery], None], *, compression: str = "snappy"
     ) -> None:
+        self._bootstrap_servers = bootstrap_servers
+        self._compression = None if compression == "none" else compression
         self._on_settled = on_settled
-        self._settled: deque[Delivery] = deque()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._producer = Producer(
-            {
-                "bootstrap.servers": bootstrap_servers,
-                "client.id": "lsvcr-worker",
-                "enable.idempotence": True,  # acks=all, in order, no duplicates by retries
-                "partitioner": "murmur2_random",  # as the Java client; librdkafka's own default hashes otherwise
-                "linger.ms": linger_ms,
-                "compression.type": compression,  # lz4: states and lists shrink to a third at 1 GB/s
-                "message.max.bytes": MAX_MESSAGE_BYTES,
-                "queue.buffering.max.messages": 1_000_000,
-                "queue.buffering.max.kbytes": 1024 * 1024,
-                "message.timeout.ms": 0,  # a broker that is away is waited for; intake stops when too much is in flight
-                "socket.nagle.disable": True,
-                "log_level": 4,
-            }
-        )
+        self._waiting: dict[_Place, _Waiting] = {}  # those that waited longest first
+        self._under_way: dict[int | None, asyncio.Task[None]] = {}  # one request per broker
+        self._partitions: dict[str, int] = {}  # how many, by topic
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._producer: AIOKafkaProducer | None = None
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Serve delivery reports from now on, in a thread of their own."""
-        self._loop = loop
-        self._thread = threading.Thread(target=self._poll, name="outbox", daemon=True)
-        self._thread.start()
+    def start(self) -> None:
+        """Send from now on. Called on the event loop."""
+        self._task = asyncio.create_task(self._run(), name="outbox")
+        self._task.add_done_callback(self._ended)
 
     def send(self, messages: Sequence[Message], context: Any) -> Delivery:
-        """Hand a group of records to librdkafka; returns at once.
+        """Queue a group of records; returns at once. Those of one partition are sent in the order of the calls.
 
         Raises:
-            DeliveryError: a record can't be sent at all (too large, unknown topic, a fatal producer error).
+            DeliveryError: a record is too large for any broker of ours, or sending has ended; nothing was queued.
         """
+        if self._task is not None and self._task.done():
+            raise DeliveryError("the producer has ended")
+        for message in messages:
+            if len(message.value or b"") > MAX_MESSAGE_BYTES:
+                raise DeliveryError(f"a record for topic {message.topic} has {len(message.value or b''):,} bytes")
         delivery = Delivery(len(messages), context)
-
-        def on_delivery(error: KafkaError | None, message: Any) -> None:
-            if error is not None:
-                delivery.error = error
-            else:
-                place = (message.topic(), message.partition())
-                offset = message.offset()
-                if offset > delivery.offsets.get(place, -1):
-                    delivery.offsets[place] = offset
-            delivery.remaining -= 1
-            if delivery.remaining == 0:
-                self._report(delivery)
-
-        produce = self._producer.produce
-        for topic, partition, key, value, headers in messages:
-            more: dict[str, Any] = {"headers": headers} if headers else {}
-            if partition is not None:
-                more["partition"] = partition
-            while True:
-                try:
-                    produce(topic, value, key, on_delivery=on_delivery, **more)
-                    break
-                except BufferError:
-                    time.sleep(0.001)  # the poll thread makes room
-                except KafkaException as error:
-                    raise DeliveryError(f"record for topic {topic} can't be sent: {error}") from None
+        waiting = self._waiting
+        for message in messages:
+            place = message.topic, message.partition
+            queue = waiting.get(place)
+            if queue is None:
+                queue = waiting[place] = deque()
+            queue.append((message, delivery))
+        self._wake.set()
         return delivery
 
     def purge(self) -> None:
         """Drop what was not sent yet: its partitions are no longer ours. Such deliveries settle with an error."""
-        self._producer.purge(in_queue=True, in_flight=False, blocking=False)
+        self._fail_waiting("purged")
 
     async def close(self, timeout_s: float = 10.0) -> None:
-        """Wait for what is under way, then stop serving reports."""
-        await asyncio.to_thread(self._producer.flush, timeout_s)
-        self._stopped.set()
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join, 2.0)
+        """Wait until everything is confirmed, for a bounded time, then let go of the connections."""
+        until = time.monotonic() + timeout_s
+        while (self._waiting or self._under_way) and self._task and not self._task.done():
+            if time.monotonic() > until:
+                log.warning("records were not confirmed in %.0f s; what they answer will be read again", timeout_s)
+                break
+            await asyncio.sleep(0.01)
+        for task in (self._task, *self._under_way.values()):
+            if task is not None:
+                task.cancel()
+        if self._producer is not None:
+            with suppress(TimeoutError, KafkaError):  # aiokafka would wait for a broker that is away
+                await asyncio.wait_for(self._producer.stop(), 2.0)
 
-    def _poll(self) -> None:
-        while not self._stopped.is_set():
-            if served := self._producer.poll(0.1):
-                time.sleep(min(TOGETHER_S, served * EACH_S))
+    # --- the requests -------------------------------------------------------------------------------------------------
 
-    def _report(self, delivery: Delivery) -> None:
-        # Append before looking: a drain that is running then either sees it, or leaves a length of one to be seen here.
-        self._settled.append(delivery)
-        if len(self._settled) == 1 and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._drain)
+    async def _run(self) -> None:
+        producer = self._producer = await self._connected()
+        leader = producer.client.cluster.leader_for_partition
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            for place in [p for p in self._waiting if p[1] is None or p[0] not in self._partitions]:
+                await self._find(producer, *place)
+            by_broker: dict[int | None, list[tuple[str, int]]] = {}
+            for topic, partition in self._waiting:
+                if partition is None or topic not in self._partitions:
+                    continue  # came while the others were looked for
+                if (broker := leader(TopicPartition(topic, partition))) not in self._under_way:
+                    by_broker.setdefault(broker, []).append((topic, partition))
+            for broker, places in by_broker.items():
+                self._under_way[broker] = asyncio.create_task(self._request(producer, broker, places))
 
-    def _drain(self) -> None:
-        while self._settled:
-            self._on_settled(self._settled.popleft())
+    async def _connected(self) -> AIOKafkaProducer:
+        while True:
+            producer = AIOKafkaProducer(
+                bootstrap_servers=self._bootstrap_servers,
+                client_id="lsvcr-worker",
+                enable_idempotence=True,  # acks=all, in order, no duplicates by retries, and no giving up
+                compression_type=self._compression,
+                max_batch_size=BATCH_BYTES,
+                linger_ms=0,  # batches form while requests are under way
+            )
+            try:
+                await producer.start()
+                return producer
+            except KafkaConnectionError as error:
+                log.warning("no broker yet for what is to be sent: %s", error)
+                await producer.stop()
+                await asyncio.sleep(RECONNECT_S)
+
+    async def _find(self, producer: AIOKafkaProducer, topic: str, partition: int | None) -> None:
+        """Learn of a topic, and move what was to go to any of its partitions to where Kafka's clients would send it."""
+        while topic not in self._partitions:
+            try:
+                self._partitions[topic] = len(await producer.partitions_for(topic))
+            except UnknownTopicOrPartitionError:  # after a while: so it is also when no broker answers
+                log.error("waiting to write to topic %s: create it (lsvcr topics create), or start the broker", topic)
+        if partition is None:
+            count = self._partitions[topic]
+            for message, delivery in self._waiting.pop((topic, None), ()):
+                at = random.randrange(count) if message.key is None else partition_of(message.key, count)
+                self._waiting.setdefault((topic, at), deque()).append((message, delivery))
+
+    async def _request(self, producer: AIOKafkaProducer, broker: int | None, places: list[tuple[str, int]]) -> None:
+        """One request to one broker: of each partition what waits, as far as it fits."""
+        sent: list[tuple[tuple[str, int], list[Delivery], asyncio.Future[Any]]] = []
+        now_ms, room = int(time.time() * 1000), REQUEST_BYTES
+        try:
+            for place in places:
+                if room <= 0:
+                    break
+                queue = self._waiting.pop(place, None)  # purged meanwhile, perhaps
+                if queue is None:
+                    continue
+                batch, deliveries = producer.create_batch(), []
+                while queue:
+                    message, delivery = queue[0]
+                    key, value, headers = message.key, message.value, message.headers or []
+                    if batch.append(timestamp=now_ms, key=key, value=value, headers=headers) is None:
+                        break  # it is full
+                    queue.popleft()
+                    deliveries.append(delivery)
+                room -= batch.size()
+                if queue:
+                    self._waiting[place] = queue
+                try:
+                    sent.append((place, deliveries, await producer.send_batch(batch, place[0], partition=place[1])))
+                except Exception as error:  # whatever it is: they were not confirmed
+                    self._settle(place, deliveries, error)
+            for place, deliveries, future in sent:
+                try:
+                    self._settle(place, deliveries, (await future).offset)
+                except Exception as error:
+                    self._settle(place, deliveries, error)
+        finally:
+            del self._under_way[broker]
+            if self._waiting:
+                self._wake.set()
+
+    # --- what became of them ------------------------------------------------------------------------------------------
+
+    def _settle(self, place: tuple[str, int], deliveries: Sequence[Delivery], result: int | Exception) -> None:
+        """`result` is the offset of the first; -1 if the broker knows of them, but no more where they are."""
+        for number, delivery in enumerate(deliveries):
+            if isinstance(result, Exception):
+                delivery.error = f"{type(result).__name__}: {result}"
+            elif result >= 0:
+                delivery.offsets[place] = result + number  # in order, so the last is the highest
+            self._one_less(delivery)
+
+    def _one_less(self, delivery: Delivery) -> None:
+        delivery.remaining -= 1
+        if delivery.remaining == 0:
+            self._on_settled(delivery)
+
+    def _fail_waiting(self, why: str) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for queue in waiting.values():
+            for _, delivery in queue:
+                delivery.error = why
+                self._one_less(delivery)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("nothing can be sent any more", exc_info=error)
+            self._fail_waiting(str(error))

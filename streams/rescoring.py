@@ -183,7 +183,7 @@ class Rescorer:
 
     def start(self) -> None:
         """Start the scorer loop on the running event loop."""
-        self.outbox.start(asyncio.get_running_loop())
+        self.outbox.start()
         self._tasks = [
             asyncio.create_task(self._run(), name="rescoring"),
             asyncio.create_task(self._lease.keep()),

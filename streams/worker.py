@@ -34,7 +34,7 @@ from streams.latest import TTL_S, LatestStore
 from streams.live_topic import LiveTopic
 from streams.loading import Loader, history_of
 from streams.models import Models
-from streams.outbox import LINGER_MS, Outbox
+from streams.outbox import Outbox
 from streams.preflight import WorkerError, check_topics, quiet_libraries
 from streams.rescoring import Rescorer
 from streams.serving import Scores
@@ -61,8 +61,7 @@ class WorkerSettings:
     session_timeout_s: float = 10.0  #: a worker that is killed and not restarted is replaced after this long
     redis_ttl_s: int = TTL_S
     background_rate: float = RATE  #: users a second who get new lists after a swap
-    compression: str = "lz4"  #: of everything the worker writes to Kafka
-    linger_ms: float = LINGER_MS  #: how long what it writes to Kafka may wait for more
+    compression: str = "snappy"  #: of everything the worker writes to Kafka
     standbys: int = 0  #: other workers that follow a partition's changelog, to take over without recovering it first
     leave_on_stop: bool = True  #: give the partitions to others at once on a graceful stop
 
@@ -229,7 +228,6 @@ def build(
         settings.bootstrap_servers,
         lambda delivery: rescorer.settled(delivery),
         compression=settings.compression,
-        linger_ms=settings.linger_ms,
     )
     sizes = {topic: counts[topic] for topic in topics.CATALOG_TOPICS}
     models = Models(

@@ -85,18 +85,10 @@ log = logging.getLogger("lsvcr.worker")
 )
 @click.option(
     "--compression",
-    default="lz4",
+    default="snappy",
     show_default=True,
     type=click.Choice(["lz4", "zstd", "snappy", "gzip", "none"]),
     help="Of what the worker writes. Clients that read gzip only (kafkajs without its plug-ins) need gzip or none.",
-)
-@click.option(
-    "--linger",
-    default=0.5,
-    show_default=True,
-    type=click.FloatRange(0, 100),
-    help="Milliseconds that lists may wait to be sent with others. 0: they are out a millisecond sooner where there is "
-    "little to do, and the highest rate is a tenth lower.",
 )
 @click.option(
     "--standbys",
@@ -125,7 +117,6 @@ def command(
     max_batch: int,
     session_timeout: float,
     compression: str,
-    linger: float,
     standbys: int,
     stay: bool,
     log_level: str,
@@ -187,7 +178,6 @@ def command(
         max_batch=max_batch,
         session_timeout_s=session_timeout,
         compression=compression,
-        linger_ms=linger,
         standbys=standbys,
         leave_on_stop=not stay,
     )

@@ -6,13 +6,15 @@ from the last 50 videos of its user. What comes back are vectors, whose dot prod
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +113,12 @@ def run(
     if not folder.is_dir():
         part = folder.with_name(f".{folder.name}.part")
         part.mkdir(parents=True, exist_ok=True)  # one that is there was left by a kill, and goes on
-        np.savez(part / "task.npz", **task)  # type: ignore[arg-type]
-        _train(environment(work), part, given, report)
-        (part / "task.npz").unlink()
-        shutil.rmtree(part / "checkpoints")
-        part.replace(folder)
+        with _alone(part):
+            np.savez(part / "task.npz", **task)  # type: ignore[arg-type]
+            _train(environment(work), part, given, report)
+            (part / "task.npz").unlink()
+            shutil.rmtree(part / "checkpoints")
+            part.replace(folder)
     else:
         for line in (folder / "epochs.jsonl").read_text().splitlines():
             report(json.loads(line))
@@ -149,6 +152,23 @@ def environment(work: Path) -> Path:
             raise RecBoleError(f"{' '.join(command[:3])} failed:\n{made.stderr.strip()}")
     done.touch()
     return python
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two runs of the same training would write over each other's checkpoints and epochs.
+
+    Raises:
+        RecBoleError: another process trains there.
+    """
+    with (folder / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RecBoleError(
+                f"another process trains the same SASRec in {folder}; wait for it, or give another work folder"
+            ) from None
+        yield
 
 
 def _train(python: Path, folder: Path, settings: str, report: Report) -> None:

@@ -42,7 +42,7 @@ class Echo:
         self._writer: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._outbox.start(asyncio.get_running_loop())
+        self._outbox.start()
         self._writer = asyncio.create_task(self._write())
 
     async def has_room(self) -> None:

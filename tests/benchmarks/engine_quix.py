@@ -2,9 +2,9 @@
 
 Both check and decode events, apply them to users' states in RocksDB with a changelog, and write a list of 100 videos
 and one of 50 comments, with the same functions of this project. Quix Streams has an environment of its own, its default
-settings (at-least-once) and lz4 as the worker has it; its checkpoint comes when the last event is done, not 5 s later.
-Both read a backlog that was published before they start, and are timed from the first list that they write (so that
-starting up does not count) until everything is confirmed by the broker: lists, changelog and, of Quix Streams, the
+settings (at-least-once) and snappy as the worker has it; its checkpoint comes when the last event is done, not 5 s
+later. Both read a backlog that was published before they start, and are timed from the first list that they write (so
+that starting up does not count) until everything is confirmed by the broker: lists, changelog and, of Quix Streams, the
 checkpoint's commit; of the worker, its watermarks. The events are of 10 000 users in random order; the worker answers
 those of a user that arrived together with one list, as it is made to, and Quix Streams each by its own. How many lists
 per event that were is in the figures.

@@ -3,7 +3,7 @@
 Both event topics concatenated into one dataframe; per event: decode and check, apply to the user's state in RocksDB
 with a changelog, score, one record to each list topic. The functions are the project's own, so that only the engine and
 the way of scoring differ: a constant list, or the ONNX scorer in the obvious way, every event by itself with the full
-encoding and all videos scored. Settings are the defaults (at-least-once, a checkpoint every 5 s), with lz4 as the
+encoding and all videos scored. Settings are the defaults (at-least-once, a checkpoint every 5 s), with snappy as the
 worker has it; `--commit-every` only makes the last checkpoint come when the last event is done.
 """
 
@@ -48,7 +48,7 @@ def main() -> None:
         auto_offset_reset="earliest",
         state_dir=options.data_dir,
         commit_every=options.commit_every,
-        producer_extra_config={"compression.type": "lz4"},
+        producer_extra_config={"compression.type": "snappy"},
         loglevel="WARNING",
     )
     raw: dict[str, Any] = {"key_deserializer": "bytes", "value_deserializer": "bytes"}

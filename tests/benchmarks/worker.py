@@ -7,7 +7,7 @@ answers every user once (the worker some more, until it has its index of the cat
 event to the last answer and its state confirmed by the broker. A short round comes first and does not count: a broker
 that has just started spends a third of its time on compiling itself, whoever is served first. Rates are events per
 second on a machine that the broker and the publisher share. The naive app serves fewer users and events. Quix Streams
-has an environment of its own, its default settings and lz4; its part ends with the checkpoint after the last event.
+has an environment of its own, its default settings and snappy; its part ends with the checkpoint after the last event.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def test_a_log_becomes_recommendations_that_equal_the_trainers(own_stack: LocalS
     assert redis_url is not None
     to_broker = ("--bootstrap-servers", bootstrap)
     flags = "--registry", str(trained.registry), "--no-live"  # PyTorch's scores are the model's alone
-    flags = *flags, "--session-memory", "100", "--linger", "0"
+    flags = *flags, "--session-memory", "100"
     with WorkerProcess(bootstrap, redis_url, tmp_path / "data", flags=flags) as worker:
         worker.wait_ready()
         lsvcr("publish", *trained.files(VIDEOS, COMMENTS), *to_broker)

@@ -55,6 +55,8 @@ def test_a_training_that_was_killed_ends_with_the_same_vectors_in_another_place_
 
     def told(epoch: Mapping[str, Any]) -> None:
         before.append(epoch)
+        with pytest.raises(recbole.RecBoleError, match="another process trains the same"):
+            recbole.run(given, settings, work)
         if epoch.get("epoch") == KILLED_IN:
             kill_runner(work)
 
