@@ -12,6 +12,8 @@ from streams.history import Newest, UserState
 from streams.outbox import Headers
 from streams.recommendations import Kind
 
+_VERSION, _SOURCE = ("ce_specversion", b"1.0"), ("ce_source", b"lsvcr/worker")
+
 
 def request_of(state: UserState, user_id: str | None = None) -> Request:
     """The scorer's view of a user's state; with the id, what was computed of the user is kept."""
@@ -40,18 +42,13 @@ def lists_of(
 
 def cloud_event(newest: Newest, topic: str, generated_ms: int) -> Headers:
     """CloudEvents attributes (Kafka binary mode) of an output."""
-    return [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", f"{newest.event_id}/{topic}/{generated_ms}".encode()),
-        ("ce_type", b"lsvcr." + topic.encode()),
-        ("ce_source", b"lsvcr/worker"),
-        ("ce_time", _rfc3339(generated_ms)),
-    ]
+    of_type, at = _shared(topic, generated_ms)
+    return [_VERSION, ("ce_id", f"{newest.event_id}/{topic}/{generated_ms}".encode()), of_type, _SOURCE, at]
 
 
 @lru_cache(maxsize=8)
-def _rfc3339(ms: int) -> bytes:
+def _shared(topic: str, ms: int) -> Headers:
     """Kept, because all records of a batch have one time."""
     seconds, millis = divmod(ms, 1000)
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{stamp}.{millis:03d}Z".encode()
+    return [("ce_type", b"lsvcr." + topic.encode()), ("ce_time", f"{stamp}.{millis:03d}Z".encode())]
