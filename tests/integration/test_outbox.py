@@ -205,7 +205,7 @@ def test_what_was_not_sent_can_be_dropped() -> None:
     asyncio.run(main())
 
 
-def test_a_broker_that_dies_twice_gets_everything_once(own_stack: LocalStack) -> None:
+def test_a_broker_that_dies_twice_gets_everything_once_and_closing_does_not_wait_for_it(own_stack: LocalStack) -> None:
     bootstrap = own_stack.status().bootstrap_servers
     create(bootstrap, *TOPICS)
     sent = groups(900, seed=4)
@@ -223,5 +223,10 @@ def test_a_broker_that_dies_twice_gets_everything_once(own_stack: LocalStack) ->
                 await asyncio.to_thread(own_stack.start_kafka)
             await asyncio.sleep(0.001)
         await until(lambda: len(settled) == len(sent), 120)
+        await asyncio.to_thread(own_stack.kill_kafka)
+        outbox.send([Message(TOPICS[0], 0, b"lost", b"")], None)
+        async with asyncio.timeout(8):
+            await outbox.close(timeout_s=1)
+        await asyncio.to_thread(own_stack.start_kafka)
 
     check(bootstrap, sent, run(bootstrap, body))
