@@ -22,11 +22,9 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError, UnknownTopicOrPartitionError
 
-from streams.topics import partition_of
+from streams.topics import Headers, partition_of
 
 log = logging.getLogger(__name__)
-
-Headers = list[tuple[str, bytes]]
 
 #: Records of rejected events carry up to what a broker accepts, plus headers.
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024

@@ -9,8 +9,8 @@ from functools import lru_cache
 from model_runtime.scorer import Rendered, Request
 from streams import recommendations
 from streams.history import Newest, UserState
-from streams.outbox import Headers
 from streams.recommendations import Kind
+from streams.topics import Headers
 
 _VERSION, _SOURCE = ("ce_specversion", b"1.0"), ("ce_source", b"lsvcr/worker")
 

@@ -30,6 +30,9 @@ STATE_CHANGELOG = f"{APP_ID}-{STATE_TABLE}-changelog"
 
 DEFAULT_PARTITIONS = 8
 
+#: of a record
+Headers = list[tuple[str, bytes]]
+
 _DAY_MS = 24 * 3600 * 1000
 _COMPACT = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "segment.ms": str(_DAY_MS)}
 # Some producers stamp records with the event's time; the worker, not the broker, judges how far ahead that may be.
