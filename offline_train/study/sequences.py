@@ -4,22 +4,26 @@ It is the same `SREncoder`, with an empty comment history and no text, so the cr
 feed-forward, and content is the id. `offline_train.finetuning` makes one sample of each target, since text, times and
 two histories belong to it. Here all the targets of a user come out of one pass: the encoder is causal, and pooling and
 profile of every prefix are one lower triangular matrix each, so `prefix_preferences` is exactly what
-`SREncoder.forward` gives for each prefix. The loss is the same softmax over all items but those seen, the start from
-counts the same, chosen on validation likewise.
+`SREncoder.forward` gives for each prefix. The loss is the same softmax over all items but those seen.
+
+A batch is of users of every length, and its loss the mean over its targets. In batches of one length, which need no
+padding, each step follows users of one kind, and the few targets of a batch of short histories weigh as much as the
+many of long ones; so users of about a length are encoded together, and the softmax is over the whole batch.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from offline_train.cooccurrence import cooccurrence_factors
 from offline_train.metrics import Ranks, per_target, rank_rows
@@ -32,6 +36,8 @@ HALF_LIVES = (8.0, 2.0)
 CUTOFF = 10
 _MASKED = -1e9
 _RANKED = 512  #: users ranked at once
+#: Users with histories between two of these are padded to the longest of them.
+_LENGTHS = (4, 8, 16, 32)
 
 
 @dataclass(frozen=True)
@@ -40,13 +46,18 @@ class SequenceConfig:
 
     epochs: int = 100
     patience: int = 8  #: epochs without a better validation NDCG@10
-    batch: int = 128  #: users
+    batch: int = 340  #: users, who have about 2 000 targets
     learning_rate: float = 1e-3
     id_rate: float = 0.3  #: ids that start from counts learn at this part of the rate
     weight_decay: float = 1e-5
-    dropout: float = 0.5
+    dropout: float = 0.5  #: of attention weights too
+    averaging: float = (
+        0.98  #: what is validated and kept is a running mean of the weights; so much is left after a step
+    )
+    profile: float = 3.0  #: where the weight of the profile residual starts
     window: int = 50
-    counts: bool = True  #: try the start from co-occurrence
+    temperature: float = 0.12  #: greater than where there is text: a sharper softmax learns its users by heart
+    counts: bool = False  #: try the start from co-occurrence
     seed: int = 0
     threads: int = 1
 
@@ -112,38 +123,45 @@ def train(
     torch.manual_seed(config.seed)
     random = np.random.default_rng(config.seed)
     training, until_valid = sequences.without_last(HELD_OUT), sequences.without_last(1)
-    model = SR(SRConfig(sequences.count, text_dim=1, window=config.window, dropout=config.dropout))
+    model = SR(
+        SRConfig(
+            sequences.count,
+            text_dim=1,
+            window=config.window,
+            dropout=config.dropout,
+            attention_dropout=config.dropout,
+            profile=config.profile,
+            temperature=config.temperature,
+        )
+    )
     model.known[:, 0] = torch.from_numpy(
         (np.bincount(training.items, minlength=sequences.count) > 0).astype(np.float32)
     )
 
-    def score() -> float:
+    def score(model: SR) -> float:
         return float(per_target(rank_last(model, until_valid), "ndcg", CUTOFF).mean())
 
-    found = Trained(model, _start(model, training, score, config))
+    found = Trained(model, _start(model, training, lambda: score(model), config))
     rate = config.id_rate if found.start.startswith("counts") else 1.0
     others = [weights for weights in model.parameters() if weights is not model.ids.weight]
     groups: list[dict[str, Any]] = [
         {"params": others},
         {"params": [model.ids.weight], "lr": config.learning_rate * rate},
     ]
-    optimizer = torch.optim.AdamW(
-        groups,
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.averaging))
+    mean = cast(SR, averaged.module)
     best: dict[str, Tensor] = {}
     for epoch in range(config.epochs + 1):
         loss, wall, cpu = 0.0, time.perf_counter(), time.process_time()
         if epoch:
-            loss = train_epoch(model, training, optimizer, config, random)
+            loss = train_epoch(model, training, optimizer, averaged, config, random)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        point = Epoch(epoch, loss, score(), wall, cpu)
+        point = Epoch(epoch, loss, score(mean), wall, cpu)
         found.curve.append(point)
         report(point)
         if point.valid_ndcg10 > found.curve[found.best_epoch].valid_ndcg10 or not best:
-            found.best_epoch, best = epoch, {name: value.clone() for name, value in model.state_dict().items()}
+            found.best_epoch, best = epoch, _copy(mean)
         elif epoch - found.best_epoch >= config.patience:
             break
     model.load_state_dict(best)
@@ -154,39 +172,48 @@ def train_epoch(
     model: SR,
     training: Sequences,
     optimizer: torch.optim.Optimizer,
+    averaged: AveragedModel,
     config: SequenceConfig,
     random: np.random.Generator,
 ) -> float:
-    """One pass over all users; the mean loss of a batch."""
+    """One pass over all users; the mean loss of a target."""
     model.train()
-    losses = []
-    for rows in batches(training, config.batch, random):
-        items, present = padded(training, rows, config.window + 1)
-        loss = next_item_loss(model, items, present)
+    total, targets = 0.0, 0
+    users = random.permutation(np.flatnonzero(np.diff(training.offsets) > 1))
+    for first in range(0, len(users), config.batch):
+        parts = by_length(training, users[first : first + config.batch], config.window + 1)
+        loss = next_item_loss(model, parts)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        losses.append(loss.item())
-    return float(np.mean(losses))
+        averaged.update_parameters(model)
+        count = sum(int(present[:, 1:].sum()) for _, present in parts)
+        total, targets = total + loss.item() * count, targets + count
+    return total / targets
 
 
-def next_item_loss(model: SR, items: Tensor, present: Tensor) -> Tensor:
-    """Softmax cross-entropy of each item after the first, over all items but those before it.
+def next_item_loss(model: SR, parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Softmax cross-entropy of each item after the first, over all items but those before it; the mean over all parts.
 
     Args:
-        items, present: [B, L + 1]; padding at the end.
+        parts: items and which are there, [B, L + 1] each; padding at the end. B and L may differ from part to part.
     """
     ids = model.id_vectors()
-    shown, targets, there = items[:, :-1], items[:, 1:], present[:, 1:]
-    row, place = there.nonzero(as_tuple=True)
-    preference = prefix_preferences(model.encoder, _side(ids, shown, present[:, :-1]))[row, place]  # [P, d]
-    logits = preference @ F.normalize(ids, dim=-1).T  # [P, n]
-    target = targets[row, place]
-    earlier = torch.arange(shown.shape[1])[None, :] <= place[:, None]
-    at, column = (earlier & (shown[row] != target[:, None])).nonzero(as_tuple=True)
+    preferences, wanted, rows, columns, count = [], [], [], [], 0
+    for items, present in parts:
+        shown, targets, there = items[:, :-1], items[:, 1:], present[:, 1:]
+        row, place = there.nonzero(as_tuple=True)
+        preferences.append(prefix_preferences(model.encoder, _side(ids, shown, present[:, :-1]))[row, place])
+        wanted.append(target := targets[row, place])
+        earlier = torch.arange(shown.shape[1])[None, :] <= place[:, None]
+        at, column = (earlier & (shown[row] != target[:, None])).nonzero(as_tuple=True)
+        rows.append(at + count)
+        columns.append(shown[row[at], column])
+        count += len(target)
+    logits = torch.cat(preferences) @ F.normalize(ids, dim=-1).T  # [P, n]
     # In place: [P, n] is by far the largest thing here, and a copy would cost as much as the softmax.
-    logits[at, shown[row[at], column]] = -torch.inf
-    return F.cross_entropy(logits, target)
+    logits[torch.cat(rows), torch.cat(columns)] = -torch.inf
+    return F.cross_entropy(logits, torch.cat(wanted))
 
 
 @torch.inference_mode()
@@ -226,14 +253,12 @@ def rank_unseen(scores: Callable[[np.ndarray], np.ndarray], history: Sequences, 
     return Ranks.join(parts)
 
 
-def batches(sequences: Sequences, size: int, random: np.random.Generator) -> Iterator[np.ndarray]:
-    """Users of at least two items, in batches of similar length, those in random order."""
-    lengths = np.diff(sequences.offsets)
-    users = random.permutation(np.flatnonzero(lengths > 1))
-    users = users[np.argsort(lengths[users], kind="stable")]
-    parts = np.split(users, np.arange(size, len(users), size))
-    for i in random.permutation(len(parts)):
-        yield parts[i]
+def by_length(sequences: Sequences, users: np.ndarray, longest: int) -> list[tuple[Tensor, Tensor]]:
+    """The newest items of some users (`padded`), those of about a length together."""
+    lengths = np.diff(sequences.offsets)[users]
+    order = np.argsort(lengths, kind="stable")
+    cuts = np.searchsorted(lengths[order], np.array(_LENGTHS) + 1)
+    return [padded(sequences, part, longest) for part in np.split(users[order], cuts) if len(part)]
 
 
 def padded(sequences: Sequences, users: np.ndarray, longest: int) -> tuple[Tensor, Tensor]:

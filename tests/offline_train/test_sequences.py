@@ -56,7 +56,8 @@ def test_every_prefix_is_as_the_encoder_gives_it_alone(model: SR) -> None:
 
 def test_the_loss_is_the_mean_over_positions_of_a_softmax_over_what_was_not_seen(model: SR) -> None:
     items, present = torch.tensor([[1, 5, 2], [3, 4, 0]]), torch.tensor([[True] * 3, [True, True, False]])
-    loss = next_item_loss(model, items, present)
+    loss = next_item_loss(model, [(items, present)])
+    apart = next_item_loss(model, [(items[:1], present[:1]), (items[1:, :2], present[1:, :2])])
     ids = model.id_vectors()
     by_hand = []
     for history, target in (([1], 5), ([1, 5], 2), ([3], 4)):
@@ -66,6 +67,7 @@ def test_the_loss_is_the_mean_over_positions_of_a_softmax_over_what_was_not_seen
         left = [i for i in range(12) if i not in history]
         by_hand.append(scores[left].logsumexp(0) - scores[target])
     torch.testing.assert_close(loss, torch.stack(by_hand).mean())
+    torch.testing.assert_close(apart, loss)
 
 
 def test_training_learns_the_order_and_is_the_same_again() -> None:
