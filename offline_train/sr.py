@@ -9,7 +9,7 @@ is for a user without history; and each preference has a *profile residual*, a l
 history's own videos or comments, weighted by recency (without it, training has to find from nothing what an untrained
 cosine already knows), and A starts as the projection on the leading components. Comments have a map of their own in
 place of A where validation says so (`start_apart`). Dropout acts on inputs, on what each
-sublayer adds and in the pooling; inside attention only where asked for, as it took a fifth of the training time.
+sublayer adds and in the pooling; inside attention only where asked for, for it costs training time.
 
 `SREncoder` is what serving runs: it takes vectors that are already gathered and d wide, so its ONNX graph holds no
 tables. `SR` adds what makes those vectors: the id table, its scale g, and the text maps.

@@ -3,8 +3,8 @@
 A broker handles the requests of a connection one after another. librdkafka puts one partition into a request, so what a
 batch of users sends, three topics by as many partitions as the users have, waits for a dozen answers. Here it is one
 request: what comes while it is under way is the next one. Sending is aiokafka's: an idempotent producer, which retries
-until the broker is back, with batches that are filled here (`append`, in C), since `AIOKafkaProducer.send` takes ten
-times as long per record. A `Delivery` is the group that belongs together (a user batch, a dead letter), reported on the
+until the broker is back, with batches that are filled here (`append`, in C), since `AIOKafkaProducer.send` makes a
+future of each record. A `Delivery` is the group that belongs together (a user batch, a dead letter), reported on the
 event loop once all of it is confirmed.
 """
 

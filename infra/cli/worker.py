@@ -89,7 +89,7 @@ log = logging.getLogger("lsvcr.worker")
     show_default=True,
     type=click.Choice(["lz4", "zstd", "snappy", "gzip", "none"]),
     help="Of what the worker writes. Clients that read gzip only (kafkajs without its plug-ins) need gzip or none. lz4 "
-    "takes five times snappy's time here, and saves a sixth.",
+    "takes four times snappy's time here, and saves a sixth.",
 )
 @click.option(
     "--standbys",

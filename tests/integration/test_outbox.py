@@ -9,10 +9,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from confluent_kafka.admin import AdminClient, NewTopic
 from support.topic_reader import read_topic
 
 from infra.local.stack import LocalStack
+from streams import outbox as outbox_module
 from streams.outbox import BATCH_BYTES, MAX_MESSAGE_BYTES, Delivery, DeliveryError, Message, Outbox
 from streams.topics import partition_of
 
@@ -105,8 +107,16 @@ def check(bootstrap: str, sent: list[list[Message]], settled: list[Delivery]) ->
 
 
 @pytest.mark.parametrize("compression", ["snappy", "lz4", "zstd", "gzip", "none"])
-def test_each_partition_gets_its_records_once_in_order(kafka: str, topics: Any, compression: str) -> None:
-    sent = groups(300, seed=1)
+def test_each_partition_gets_its_records_once_in_order(
+    kafka: str, topics: Any, compression: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent, told = groups(300, seed=1), []
+
+    def producer(**options: Any) -> AIOKafkaProducer:
+        told.append(options)
+        return AIOKafkaProducer(**options)
+
+    monkeypatch.setattr(outbox_module, "AIOKafkaProducer", producer)
 
     async def body(outbox: Outbox, settled: list[Delivery]) -> None:
         for number, group in enumerate(sent):
@@ -116,6 +126,8 @@ def test_each_partition_gets_its_records_once_in_order(kafka: str, topics: Any, 
         await until(lambda: len(settled) == len(sent))
 
     check(kafka, sent, run(kafka, body, compression=compression))
+    assert told[-1]["compression_type"] == (None if compression == "none" else compression)
+    assert told[-1]["enable_idempotence"]
 
 
 def test_more_than_fits_into_a_request_goes_in_several(kafka: str, topics: Any) -> None:

@@ -13,7 +13,7 @@ from offline_train.metrics import per_target
 from offline_train.sources import amazon_beauty
 from offline_train.sources.amazon_beauty import Sequences
 from offline_train.sources.writer import SourceError
-from offline_train.sr import SR, Side, SRConfig
+from offline_train.sr import SR, Attention, Side, SRConfig
 from offline_train.study.beauty import course
 from offline_train.study.sequences import (
     SequenceConfig,
@@ -75,6 +75,17 @@ def test_training_learns_the_order_and_is_the_same_again() -> None:
     first, second = (train(cycles(), config) for _ in range(2))
     assert per_target(rank_last(first.model, cycles()), "recall", 1).mean() > 0.9
     assert [e.loss for e in first.curve] == [e.loss for e in second.curve]
+
+
+def test_what_is_configured_reaches_the_model_and_attention_drops_only_in_training() -> None:
+    config = SequenceConfig(epochs=0, dropout=0.4, profile=5.0, temperature=0.2)
+    model = train(cycles(), config).model
+    given = model.config
+    assert (given.dropout, given.attention_dropout, given.profile, given.temperature) == (0.4, 0.4, 5.0, 0.2)
+    attention = Attention(SRConfig(12, dim=16, attention_dropout=0.5))
+    x, visible = torch.randn(3, 6, 16), torch.ones(3, 1, 6, dtype=torch.bool)
+    assert not torch.equal(attention.train()(x, x, visible), attention(x, x, visible))
+    assert torch.equal(attention.eval()(x, x, visible), attention(x, x, visible))
 
 
 def test_what_was_had_before_competes_no_more() -> None:
