@@ -115,4 +115,6 @@ def machine() -> str:
         platform.processor(),
     )
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    return f"{os.cpu_count()} cores ({cpu}), Python {platform.python_version()}, {platform.system()}; {versions}"
+    cores, ours = os.cpu_count(), len(os.sched_getaffinity(0))  # fewer where the run is bound to some
+    used = f"{cores} cores" if ours == cores else f"{ours} of {cores} cores"
+    return f"{used} ({cpu}), Python {platform.python_version()}, {platform.system()}; {versions}"
