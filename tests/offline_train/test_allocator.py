@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+pytest.importorskip("torch")
+pytestmark = pytest.mark.train
+
 _SCRIPT = """
 import resource, sys
 import torch

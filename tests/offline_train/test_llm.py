@@ -6,6 +6,7 @@ pytest.importorskip("peft")
 import tiny_llm  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
+from offline_train import llm as llm_module  # noqa: E402
 from offline_train import llm_attention  # noqa: E402
 from offline_train.embedding import PooledStore  # noqa: E402
 from offline_train.llm import LLM, LLMError, LoraSettings  # noqa: E402
@@ -103,6 +104,13 @@ def test_templates_differ_in_which_history_comes_first(language):
     assert [p for p in first if isinstance(p, int)] == [1, 2, 3, 4, 5, 6]
     assert [p for p in second if isinstance(p, int)] == [3, 4, 5, 1, 2, 6]
     assert LANGUAGES[language].nothing in prompt([], [], None, language=language)
+
+
+def test_with_a_language_model_the_process_keeps_what_it_freed(folder, monkeypatch):
+    kept = []
+    monkeypatch.setattr(llm_module, "keep_freed_memory", lambda: kept.append(True))
+    LLM.load(str(folder))
+    assert kept
 
 
 def test_what_can_not_be_loaded_fails_with_a_reason(tmp_path):
