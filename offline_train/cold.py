@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model_runtime.bundle import Bundle
 from model_runtime.text import Student
@@ -21,8 +22,32 @@ from offline_train.deployed import BundleScorer
 from offline_train.evaluation import Result, evaluate
 from offline_train.log import VIEW, Log
 from offline_train.metrics import per_target
+from offline_train.protocols import Queries
 
 TEACHER, STUDENT = "teacher's vectors", "student's vectors"
+UNKNOWN_FIRST = "unknown first"
+
+
+class UnknownFirst:
+    """A model's order of the videos that training did not know, and behind all of them its order of the others.
+
+    What a row gains by that it lost by placing new videos too low, and not by how it tells videos apart: where the
+    targets are mostly new, two models may differ in little else. It is no model to deploy.
+    """
+
+    task = "video"
+
+    def __init__(self, model: BundleScorer) -> None:
+        self.name = f"{model.name}, {UNKNOWN_FIRST}"
+        self._model, self._unknown = model, ~model.known_videos()
+
+    def scores(self, queries: Queries) -> NDArray[np.float32]:
+        """[n, videos]"""
+        scores = self._model.scores(queries)
+        there = scores[np.isfinite(scores)]
+        if len(there):
+            scores[:, self._unknown] += np.ptp(there) + 1
+        return scores
 
 
 def cold_ranking(

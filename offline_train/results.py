@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from offline_train.baselines import Random, Scorer, VectorProfile, baselines
-from offline_train.cold import cold_ranking
+from offline_train.cold import UnknownFirst, cold_ranking
 from offline_train.corpus import Corpus, Split, temporal_split
 from offline_train.deployed import LIVE_NAME, NAME, BundleScorer
 from offline_train.evaluation import Result, evaluate, training_events
@@ -242,10 +242,13 @@ def _texts(
             report(f"{source.data}: {variant.name}, seed {seed}")
             one = replace(config, task=variant.task, seed=seed)
             bundle = trained_bundle(folder, corpus, split, one, work / "bundles", variant=variant)
-            scorers += [
+            srs = [
                 BundleScorer(bundle, corpus.log, corpus, kind, name=variant.name, threads=config.threads)
                 for kind in variant.kinds
             ]
+            scorers += srs
+            if seed == seeds[0] and variant.unknown_first:
+                scorers.append(UnknownFirst(srs[0]))
             if variant.name == FULL or (variant.name == RAW and seed == seeds[0]):
                 scorers.append(VectorProfile(corpus, variant.texts().comment, f"text profile ({variant.name})"))
             if bundle.student is not None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from offline_train.cold import STUDENT, TEACHER
+from offline_train.cold import STUDENT, TEACHER, UNKNOWN_FIRST
 from offline_train.comparison import HEADLINE, compare, rows
 from offline_train.evaluation import Result
 from offline_train.figures import saved, tidy
@@ -44,6 +44,11 @@ def section(data: str, slug: str, results: Sequence[Result], how: str, pictures:
             verdicts.append(_pays(data, task, protocol, found))
     picture = _draw(data, panels, pictures / f"{slug}-text.png")
     explained = "Differences ± standard error over targets; rows of one seed are compared with lsvcr's same seed."
+    if any(name.endswith(UNKNOWN_FIRST) for found in panels.values() for name in found):
+        explained += (
+            f" With {UNKNOWN_FIRST}, videos that training did not know stand before all others: what a row gains by "
+            "that it lost by placing new videos too low, and not by how it tells videos apart."
+        )
     return "\n".join([*lines, "", explained, "", *verdicts, "", f"![What text is worth](results/{picture.name})\n"])
 
 

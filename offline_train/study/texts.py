@@ -76,6 +76,7 @@ class Variant:
     kinds: tuple[str, ...] = ("video", "comment")  #: tasks that it is ranked on
     task: str = "joint"  #: that stage 2 trains
     student: bool = False  #: distil one, and rank with it what came after training
+    unknown_first: bool = False  #: rank also with the videos that training did not know before all others
     report: Report = lambda what: None
 
     @property
@@ -162,12 +163,13 @@ def variants(
     def row(name: str, text: str = "llm", **options: object) -> Variant:
         return Variant(name, text, corpus, split, work, report=report, **options)  # type: ignore[arg-type]
 
-    yield row(RAW, settings=replace(align, seed=0))
-    yield row(FULL, align=one, settings=align, student=True)
+    yield row(RAW, settings=replace(align, seed=0), unknown_first=True)
+    yield row(FULL, align=one, settings=align, student=True, unknown_first=True)
     if seed:
         return
     for task in ("video", "comment"):
-        yield row(f"{FULL} ({task}s alone)", align=one, settings=align, task=task, kinds=(task,))
+        new = task == "video"
+        yield row(f"{FULL} ({task}s alone)", align=one, settings=align, task=task, kinds=(task,), unknown_first=new)
     if not ablations:
         return
     yield row(IDS, "none", kinds=("video",))

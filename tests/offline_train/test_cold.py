@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 import tastes
 import torch
 
-from offline_train.cold import STUDENT, TEACHER, cold_ranking, kept, with_students
+from offline_train.cold import STUDENT, TEACHER, UnknownFirst, cold_ranking, kept, with_students
 from offline_train.corpus import Corpus, temporal_split
 from offline_train.distill import DistillConfig
 from offline_train.export import export, train_student, with_metrics
@@ -136,3 +136,20 @@ def test_without_a_student_there_is_nothing_to_compare(parts):
     log, corpus, split, bundle = parts
     with pytest.raises(ValueError, match="has no student"):
         cold_ranking(log, corpus, split, replace(bundle, student=None))
+
+
+def test_what_training_did_not_know_comes_first_and_is_in_order_among_itself():
+    class Model:
+        name, task = "m", "video"
+
+        def known_videos(self):
+            return np.array([True, False, True, False, True])
+
+        def scores(self, queries):
+            return np.array([[3.0, -2.0, 1.0, 2.0, -np.inf], [0.0, -np.inf, 5.0, -1.0, 4.0]], np.float32)
+
+    found = UnknownFirst(Model())
+    assert (found.name, found.task) == ("m, unknown first", "video")
+    scores = found.scores(None)
+    assert [np.argsort(-row, kind="stable").tolist() for row in scores] == [[3, 1, 0, 2, 4], [3, 2, 4, 0, 1]]
+    assert np.isneginf(scores).tolist() == [[False] * 4 + [True], [False, True, False, False, False]]
