@@ -44,13 +44,13 @@ class Broker:
         del self._meter, self._feeder  # their connections end with them
         self._stack.down()
 
-    def cost(self, users: Users, events: int, bundle: Path, *, workers: int = 1) -> Cost:
-        """Of `events` events, after every user was answered once."""
+    def cost(self, users: Users, events: int, bundle: Path, *, workers: int = 1, under_way: int = OUTSTANDING) -> Cost:
+        """Of `events` events, after every user was answered once; at most half as many as users are under way."""
         side = Worker(self._meter, self.folder / f"workers-{workers}", bundle, workers=workers)
         side.start()
         try:
             side.wait_shared(self.partitions)
-            outstanding = min(OUTSTANDING, users.count // 2)
+            outstanding = min(under_way, users.count // 2)
             side.warm(self._feeder, users, self.partitions)
             log = records(users.events(events), self.partitions)
             before = side.cpu()

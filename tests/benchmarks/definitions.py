@@ -193,6 +193,16 @@ _SCALE = [
         unit="µs of processor time per event",
         together="scaling",
     ),
+    Benchmark(
+        "twice-the-users-cost",
+        "two workers with twice the users and events",
+        "one worker alone",
+        "",
+        scaling.run,
+        wanted="≤ 1.15",
+        unit="µs of processor time per event",
+        together="scaling",
+    ),
     *(
         Benchmark(
             f"{count}-partitions-cost",
