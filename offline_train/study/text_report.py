@@ -16,6 +16,8 @@ _TASKS = {"video": "Videos", "comment": "Comments"}
 
 #: results of one task and ranking, by row
 Found = Mapping[str, Sequence[Result]]
+#: mean and standard deviation over seeds, the latter nan for one seed
+Shown = tuple[float, float]
 
 
 def section(data: str, slug: str, results: Sequence[Result], how: str, pictures: Path) -> str:
@@ -112,20 +114,29 @@ def _pays(data: str, task: str, protocol: str, found: Found) -> str:
 
 
 def _draw(data: str, panels: Mapping[tuple[str, str], Found], path: Path) -> Path:
+    shown: dict[tuple[str, str], dict[str, Shown]] = {}
+    for panel, found in panels.items():
+        for name, each in found.items():
+            mean, std = _figures(data, each)
+            shown.setdefault(panel, {})[name] = mean, std if len(each) > 1 else float("nan")
+    return draw(data, shown, path)
+
+
+def draw(data: str, panels: Mapping[tuple[str, str], Mapping[str, Shown]], path: Path) -> Path:
+    """The rows' picture, per task and ranking; also from the figures of `results.json`."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.8 * len(panels), 3.8), squeeze=False, layout="constrained")
+    most = max(map(len, panels.values()))
+    size = 4.8 * len(panels), max(3.8, 0.24 * most + 1.2)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
     for axis, ((task, protocol), found) in zip(axes[0], panels.items(), strict=True):
-        names = list(found)[::-1]
-        figures = [_figures(data, found[name]) for name in names]
-        spread = [std if len(found[name]) > 1 else float("nan") for name, (_, std) in zip(names, figures, strict=True)]
-        colours = ["#c8553d" if name == FULL else "#5b6b8c" for name in names]
-        for place, ((mean, _), error, colour) in enumerate(zip(figures, spread, colours, strict=True)):
+        for place, (name, (mean, error)) in enumerate(reversed(list(found.items()))):
+            colour = "#c8553d" if name == FULL else "#5b6b8c"
             axis.errorbar(mean, place, xerr=error, fmt="o", color=colour, capsize=2)
-        axis.set_yticks(range(len(names)), names)
+        axis.set_yticks(range(len(found)), list(found)[::-1])
         axis.grid(axis="y", alpha=0.3)
         axis.set_title(f"{_TASKS[task]}, {protocol}", fontsize=10)
         axis.locator_params(axis="x", nbins=4)

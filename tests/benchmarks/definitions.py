@@ -168,6 +168,12 @@ _MODEL = [
     ),
 ]
 
+_ENGINE_LATENCY = (
+    f"As `latency-vs-echo`, at {latency.ENGINE_RATE:,} events/s, of a worker that does everything but scoring. What it "
+    "takes longer than the echo is what state, changelog, two more topics and lists of a hundred cost on the same two "
+    "cores; what the whole worker takes beyond that is scoring, and waiting for it."
+)
+
 _LATENCY = [
     Benchmark(
         name,
@@ -180,6 +186,17 @@ _LATENCY = [
         together="latency",
     )
     for name in latency.NAMES
+] + [
+    Benchmark(
+        name,
+        "the worker with a constant scorer",
+        "an echo of the record through the same intake",
+        _ENGINE_LATENCY if name == latency.ENGINE_NAMES[0] else "",
+        latency.run_engine,
+        unit="ms",
+        together="engine-latency",
+    )
+    for name in latency.ENGINE_NAMES
 ]
 
 _SCALE = [

@@ -40,6 +40,10 @@ NAMES = [
     *(f"latency-vs-echo-{load}-{quantile}-{where}" for load in LOADS for quantile in QUANTILES for where in WHERE),
     *(f"latency-vs-echo-after-silence-{where}" for where in WHERE),
 ]
+#: the worker with a constant scorer: what of the latency is not scoring
+ENGINE_NAMES = [f"engine-latency-vs-echo-{quantile}-{where}" for quantile in QUANTILES for where in WHERE]
+#: events per second of that: half of what a whole worker reaches on two cores, so that both can be compared
+ENGINE_RATE = 1_500
 _GRID = np.concatenate([np.linspace(0.01, 0.98, 98), np.linspace(0.985, 0.999, 15)])
 
 
@@ -105,12 +109,7 @@ def run(folder: Path, *, rounds: int, quick: bool, names: list[str]) -> dict[str
     with LocalStack(folder / "stack", partitions=PARTITIONS) as info, ExitStack() as running:
         feeder = Feeder(info.bootstrap_servers, **{"linger.ms": 0})
         lanes = _lanes(folder, info, bundle)
-        for lane in lanes:
-            lane.side.start()
-            running.callback(lane.side.stop)
-            if not lane.echo:
-                lane.side.warm(feeder, lane.users, PARTITIONS)
-            lane.highest(feeder, 500)
+        _start(lanes, feeder, running)
         highest = lanes[0].highest(feeder, 1_500 if quick else 5_000)
         print(f"  highest rate: {highest:,.0f} events/s", flush=True)
         for load in LOADS if not quick else ():  # does not count
@@ -124,25 +123,62 @@ def run(folder: Path, *, rounds: int, quick: bool, names: list[str]) -> dict[str
                     took[lane.echo] = lane.stretch(feeder, rate, int(rate * seconds))
                     for where, some in took[lane.echo].items():
                         pooled[load, where, lane.echo].append(some)
-                for where in WHERE:
-                    for quantile, share in QUANTILES.items():
-                        name = f"latency-vs-echo-{load}-{quantile}-{where}"
-                        pairs[name].append(_pair(np.quantile(took[echo][where], share) for echo in (False, True)))
-                        a, b = pairs[name][-1]
-                        print(f"  round {number + 1}/{rounds}: {name}: {a:.1f} ms against {b:.1f} ms", flush=True)
+                _note(pairs, f"latency-vs-echo-{load}", took, f"{number + 1}/{rounds}")
             first = _after_silence(feeder, lanes, silence)
             for where in WHERE:
                 name = f"latency-vs-echo-after-silence-{where}"
-                pairs[name].append(_pair(first[echo][where] for echo in (False, True)))
-                a, b = pairs[name][-1]
-                print(f"  round {number + 1}/{rounds}: {name}: {a:.1f} ms against {b:.1f} ms", flush=True)
+                _append(pairs, name, [first[echo][where] for echo in (False, True)], f"{number + 1}/{rounds}")
     measured = {name: Measured(pairs[name]) for name in names}
     measured[names[0]].figures = [Figure.of("highest rate of the worker", "events/s", [highest])]
     measured[names[0]].pictures = [_picture(pooled)]
     return measured
 
 
-def _lanes(folder: Path, info: StackInfo, bundle: Path) -> list[Lane]:
+def run_engine(folder: Path, *, rounds: int, quick: bool, names: list[str]) -> dict[str, Measured]:
+    """As `run`, of the worker with a constant scorer at one steady rate.
+
+    It takes the same work as in `run` but for scoring: checks, states, changelog, both lists, confirmations.
+    """
+    seconds = 3.0 if quick else 15.0
+    pairs: dict[str, Pairs] = {name: [] for name in ENGINE_NAMES}
+    with LocalStack(folder / "stack", partitions=PARTITIONS) as info, ExitStack() as running:
+        feeder = Feeder(info.bootstrap_servers, **{"linger.ms": 0})
+        lanes = _lanes(folder, info, None)
+        _start(lanes, feeder, running)
+        for number in range(rounds + (not quick)):
+            took = {}
+            for lane in lanes if number % 2 == 0 else lanes[::-1]:
+                took[lane.echo] = lane.stretch(feeder, ENGINE_RATE, int(ENGINE_RATE * seconds))
+            if number == 0 and not quick:
+                continue  # does not count
+            _note(pairs, "engine-latency-vs-echo", took, f"{number + quick}/{rounds}")
+    return {name: Measured(pairs[name]) for name in names}
+
+
+def _start(lanes: Sequence[Lane], feeder: Feeder, running: ExitStack) -> None:
+    for lane in lanes:
+        lane.side.start()
+        running.callback(lane.side.stop)
+        if not lane.echo:
+            lane.side.warm(feeder, lane.users, PARTITIONS)
+        lane.highest(feeder, 500)
+
+
+def _note(pairs: dict[str, Pairs], what: str, took: dict[bool, dict[str, np.ndarray]], round_: str) -> None:
+    """The quantiles of one stretch of each application; `took` by whether it was the echo."""
+    for where in WHERE:
+        for quantile, share in QUANTILES.items():
+            name = f"{what}-{quantile}-{where}"
+            _append(pairs, name, [float(np.quantile(took[echo][where], share)) for echo in (False, True)], round_)
+
+
+def _append(pairs: dict[str, Pairs], name: str, values: Sequence[float], round_: str) -> None:
+    a, b = values
+    pairs[name].append((a, b))
+    print(f"  round {round_}: {name}: {a:.1f} ms against {b:.1f} ms", flush=True)
+
+
+def _lanes(folder: Path, info: StackInfo, bundle: Path | None) -> list[Lane]:
     meter = Meter(info.bootstrap_servers)
     for topic in (echo_app.EVENTS, echo_app.ECHOES):
         meter.create(topic, PARTITIONS)
@@ -162,11 +198,6 @@ def _after_silence(feeder: Feeder, lanes: Sequence[Lane], silence: float) -> dic
         time.sleep(silence / len(lanes))
         found[lane.echo] = {where: float(some[0]) for where, some in lane.stretch(feeder, 1.0, 1).items()}
     return found
-
-
-def _pair(values: object) -> tuple[float, float]:
-    a, b = (float(value) for value in values)  # type: ignore[attr-defined]
-    return a, b
 
 
 def _picture(pooled: dict[tuple[int, str, bool], list[np.ndarray]]) -> Picture:
