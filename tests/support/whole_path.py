@@ -67,6 +67,11 @@ class TrainedLog:
     def fit(folder: Path, registry: Path, *flags: str) -> TrainedLog:
         """Train on the log and promote the result on the channel `stable`."""
         printed = lsvcr("train", "fit", "--log", folder, "--registry", registry, "--text", "svd", "--json", *flags)
+        return TrainedLog.promoted(folder, registry, printed)
+
+    @staticmethod
+    def promoted(folder: Path, registry: Path, printed: str) -> TrainedLog:
+        """What a training with `--json` printed of itself."""
         fitted = json.loads(printed)
         assert Registry(registry).channel("stable") == fitted["version"], fitted
         return TrainedLog(folder, registry, fitted["version"], Path(fitted["checkpoint"]))
