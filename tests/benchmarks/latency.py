@@ -25,7 +25,7 @@ from infra.local.stack import LocalStack, StackInfo
 from streams import state_record, topics
 from streams.events import Event
 from tests.benchmarks import echo_app, workload
-from tests.benchmarks.metering import OUTSTANDING, Feeder, Meter
+from tests.benchmarks.metering import OUTSTANDING, Feeder, Meter, busy_seconds
 from tests.benchmarks.results import Curve, Figure, Measured, Pairs, Picture
 from tests.benchmarks.sides import Echo, Side, Worker, preload
 from tests.benchmarks.watching import RedisWatcher, TopicWatcher
@@ -52,6 +52,8 @@ class Lane:
 
     def __init__(self, side: Side, users: Users, info: StackInfo, *, echo: bool) -> None:
         self.side, self.users, self.echo = side, users, echo
+        #: of each stretch: events per second, cores that the application took, cores that were busy at all
+        self.cores: list[tuple[float, float, float]] = []
         self._info = info
 
     def records(self, log: Sequence[Event]) -> list[Record]:
@@ -77,7 +79,10 @@ class Lane:
             RedisWatcher(self._info.redis_url) as redis,
         ):
             redis.expect((event.user_id, event.event_id) for event in log)  # type: ignore[union-attr]
+            began, own, all_ = time.monotonic(), self.side.cpu(), busy_seconds()
             sent = feeder.pace(prepared, rate)
+            took = time.monotonic() - began
+            self.cores.append((rate, (self.side.cpu() - own) / took, (busy_seconds() - all_) / took))
             until = time.monotonic() + 20
             while (len(topic.seen) < count or len(redis.seen) < count) and time.monotonic() < until:
                 self.side.alive()
@@ -129,7 +134,10 @@ def run(folder: Path, *, rounds: int, quick: bool, names: list[str]) -> dict[str
                 name = f"latency-vs-echo-after-silence-{where}"
                 _append(pairs, name, [first[echo][where] for echo in (False, True)], f"{number + 1}/{rounds}")
     measured = {name: Measured(pairs[name]) for name in names}
-    measured[names[0]].figures = [Figure.of("highest rate of the worker", "events/s", [highest])]
+    measured[names[0]].figures = [
+        Figure.of("highest rate of the worker", "events/s", [highest]),
+        *(figure for load in LOADS for figure in _cores(lanes, highest * load / 100, f"at {load} %")),
+    ]
     measured[names[0]].pictures = [_picture(pooled)]
     return measured
 
@@ -152,7 +160,22 @@ def run_engine(folder: Path, *, rounds: int, quick: bool, names: list[str]) -> d
             if number == 0 and not quick:
                 continue  # does not count
             _note(pairs, "engine-latency-vs-echo", took, f"{number + quick}/{rounds}")
-    return {name: Measured(pairs[name]) for name in names}
+    measured = {name: Measured(pairs[name]) for name in names}
+    measured[names[0]].figures = _cores(lanes, ENGINE_RATE, "without scoring")
+    return measured
+
+
+def _cores(lanes: Sequence[Lane], rate: float, when: str) -> list[Figure]:
+    """What a rate kept busy, of all stretches with it."""
+    figures = []
+    for lane in lanes:
+        some = [(own, all_) for at, own, all_ in lane.cores if at == rate]
+        what = "echo" if lane.echo else "worker"
+        figures += [
+            Figure.of(f"busy cores of the machine, {what} {when}", "", [all_ for _, all_ in some]),
+            Figure.of(f"of them the {what}'s process {when}", "", [own for own, _ in some]),
+        ]
+    return figures
 
 
 def _start(lanes: Sequence[Lane], feeder: Feeder, running: ExitStack) -> None:

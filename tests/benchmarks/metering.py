@@ -195,6 +195,12 @@ def cpu_seconds(*pids: int) -> float:
     return total / tick
 
 
+def busy_seconds() -> float:
+    """Time that all cores of the machine have spent with anything, the kernel's own work included."""
+    user, nice, system, _idle, _iowait, irq, softirq, *_ = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    return sum(map(int, (user, nice, system, irq, softirq))) / os.sysconf("SC_CLK_TCK")
+
+
 def resident_bytes(pid: int) -> int:
     """Memory of a process that is in RAM."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
