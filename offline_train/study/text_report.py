@@ -123,7 +123,7 @@ def _draw(data: str, panels: Mapping[tuple[str, str], Found], path: Path) -> Pat
 
 
 def draw(data: str, panels: Mapping[tuple[str, str], Mapping[str, Shown]], path: Path) -> Path:
-    """The rows' picture, per task and ranking; also from the figures of `results.json`."""
+    """The rows' picture, a panel for each task and ranking; rows may have no `Result` any more, only figures."""
     import matplotlib
 
     matplotlib.use("Agg")

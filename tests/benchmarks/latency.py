@@ -42,7 +42,7 @@ NAMES = [
 ]
 #: the worker with a constant scorer: what of the latency is not scoring
 ENGINE_NAMES = [f"engine-latency-vs-echo-{quantile}-{where}" for quantile in QUANTILES for where in WHERE]
-#: events per second of that: half of what a whole worker reaches on two cores, so that both can be compared
+#: events per second of that: about half of what a whole worker reaches on two cores, so that both can be compared
 ENGINE_RATE = 1_500
 _GRID = np.concatenate([np.linspace(0.01, 0.98, 98), np.linspace(0.985, 0.999, 15)])
 

@@ -17,6 +17,8 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("peft")
 
+from support import tiny_training
+
 pytestmark = [pytest.mark.train, pytest.mark.slow]
 
 SECONDS = 180
@@ -59,15 +61,7 @@ KILLS: dict[str, When] = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    sys.path.insert(0, str(Path(__file__).parents[1] / "offline_train"))
-    import tastes
-    import tiny_llm
-
-    folder = tmp_path_factory.mktemp("full-kills")
-    (folder / "log").mkdir()
-    tastes.write(folder / "log")
-    tiny_llm.make(folder / "model")
-    return folder
+    return tiny_training.prepare(tmp_path_factory.mktemp("full-kills"))
 
 
 def test_killed_in_each_stage_it_ends_the_same(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("peft")
 
+from support import tiny_training
 from support.live_platform import view
 from support.outcome import check_redis, check_states, last_lists
 from support.whole_path import (
@@ -46,14 +46,7 @@ test: false
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedLog:
-    sys.path.insert(0, str(Path(__file__).parents[1] / "offline_train"))
-    import tastes
-    import tiny_llm
-
-    folder = tmp_path_factory.mktemp("full-served")
-    (folder / "log").mkdir()
-    tastes.write(folder / "log")
-    tiny_llm.make(folder / "model")
+    folder = tiny_training.prepare(tmp_path_factory.mktemp("full-served"))
     (folder / "config.yaml").write_text(CONFIG.format(folder=folder))
     printed = lsvcr("train", "full", "--config", folder / "config.yaml", "--json")
     return TrainedLog.promoted(folder / "log", folder / "registry", printed)
