@@ -13,6 +13,8 @@ from offline_train.text import TextVectors
 
 #: where GELU is the identity to within 1e-3
 _LINEAR = 4.0
+#: no component counts as weaker than this part of the strongest's variance: what few texts don't have, others may
+_LEAST = 1e-3
 
 
 class Standard(nn.Module):
@@ -37,12 +39,15 @@ class Standard(nn.Module):
 
 
 class TextMap(nn.Module):
-    """t(x) = MLP(standardised pooled vector), of length 1: d_llm -> d_llm / 4 -> GELU -> d_t."""
+    """t(x) = MLP(standardised pooled vector), of length 1: d_llm -> hidden -> GELU -> d_t.
+
+    `hidden` is d_llm / 4, as in the paper, or d_t where that is more: it starts with a component for each of d_t.
+    """
 
     def __init__(self, llm_dim: int, text_dim: int) -> None:
         super().__init__()
         self.standard = Standard(llm_dim)
-        self.down = nn.Linear(llm_dim, max(1, llm_dim // 4))
+        self.down = nn.Linear(llm_dim, max(llm_dim // 4, min(llm_dim, text_dim)))
         self.up = nn.Linear(self.down.out_features, text_dim)
 
     def forward(self, pooled: Tensor) -> Tensor:
@@ -51,20 +56,24 @@ class TextMap(nn.Module):
 
     @torch.no_grad()
     def fit(self, pooled: Tensor) -> None:
-        """Standardise on rows [n, d_llm] and start as their principal components, strongest first, of length 1.
+        """Standardise on rows [n, d_llm] and start as their principal components, strongest first, half equalised.
 
-        So training starts from the cosines that the LLM's vectors have, and not from a random mixture of them: the
-        contrastive losses begin below chance. The bias keeps GELU where it is linear.
+        So training starts from cosines that say something, and not from a random mixture of the LLM's vectors: the
+        contrastive losses begin below chance. Each component is divided by the root of its deviation: as they are, a
+        few decide every cosine; at the same deviation (whitened, as Su et al., arXiv 2103.15316, do) the many that say
+        nothing do. docs/training.md has what either is worth. The bias keeps GELU where it is linear.
         """
         self.standard.fit(pooled)
         x = self.standard(pooled).double()
         variance, axes = torch.linalg.eigh(x.T @ x / len(x))
         kept = min(self.down.out_features, self.up.out_features)
-        variance, axes = variance.flip(0)[:kept].clamp(min=1e-12), axes.flip(1)[:, :kept]
+        variance, axes = variance.flip(0)[:kept], axes.flip(1)[:, :kept]
+        variance = variance.clamp(min=max(1e-12, _LEAST * float(variance[0])))
         self.down.weight[:kept] = (axes.T / variance[0].sqrt()).float()
         self.down.bias.fill_(_LINEAR)
         nn.init.normal_(self.up.weight, std=1e-3)
-        self.up.weight[:kept, :kept] += torch.eye(kept) * float((variance[0] / variance.sum()).sqrt())
+        deviation = variance.sqrt()  # of rows' squared lengths, 1 in the mean, a component has as large a part as this
+        self.up.weight[:kept, :kept] += torch.diag((variance[0] / deviation / deviation.sum()).sqrt()).float()
         self.up.bias.copy_(-_LINEAR * self.up.weight.sum(1))
 
     @torch.no_grad()

