@@ -249,7 +249,7 @@ class _Run:
         micro = micro_batches([len(p) + len(r) for p, r in zip(prompts, responses, strict=True)], config.micro_tokens)
         live = np.flatnonzero(batch.live | config.live_histories)
         rows = [self.reading.text(int(batch.texts[i])) for i in live]
-        live_micro = micro_batches([len(row) for row in rows], config.micro_tokens)
+        live_micro = micro_batches([len(self.llm.opening) + len(row) for row in rows], config.micro_tokens)
 
         # 1. Vectors of the whole batch, without gradients.
         self.llm.train()
@@ -290,7 +290,7 @@ class _Run:
         add_gradients([*self.lora.values(), *self.heads.parameters()])
         for optimizer in self.optimizers:
             optimizer.step()
-        count = sum(map(len, (*prompts, *responses, *rows)))
+        count = sum(map(len, (*prompts, *responses, *rows))) + len(rows) * len(self.llm.opening)
         return Step(
             step=number + 1,
             lm=float(total(torch.tensor(said)) / labels),

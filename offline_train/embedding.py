@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from offline_train.llm import LLM, POOLING
+from offline_train.llm import LLM
 from offline_train.log import Log
 from offline_train.processes import place, wait
 
@@ -56,7 +56,7 @@ class PooledStore:
     def __init__(self, llm: LLM, cache: str | Path, most_tokens: int) -> None:
         self.llm, self.most_tokens = llm, most_tokens
         self.fingerprint = f"{llm.fingerprint()}-{llm.precision}"
-        self.folder = Path(cache) / POOLED / f"{self.fingerprint}-{most_tokens}-{POOLING}"
+        self.folder = Path(cache) / POOLED / f"{self.fingerprint}-{most_tokens}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self._vectors: dict[bytes, np.ndarray] = {}
         self._read: set[str] = set()
@@ -84,7 +84,8 @@ class PooledStore:
         rank, size = place()
         # A text of which the tokenizer leaves nothing is read as one token 0.
         rows = [row or [0] for row in self.llm.tokens(list(texts.values()), self.most_tokens)]
-        ordered = sorted(zip(map(len, rows), texts, rows, strict=True), reverse=True)[rank::size]
+        lengths = (len(self.llm.opening) + len(row) for row in rows)
+        ordered = sorted(zip(lengths, texts, rows, strict=True), reverse=True)[rank::size]
         keys: list[bytes] = []
         parts: list[np.ndarray] = []
         began = saved = time.monotonic()

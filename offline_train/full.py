@@ -31,6 +31,7 @@ from offline_train.finetuning_config import FinetuneConfig, Progress
 from offline_train.fitting import Fitted, SplitName, fit
 from offline_train.llm import DEFAULT_LLM, LLM
 from offline_train.processes import join, place, wait
+from offline_train.prompts import LANGUAGES
 from offline_train.stage1_curves import draw_stage1
 from offline_train.text import TEXT_DIM
 
@@ -180,7 +181,7 @@ def llm_vectors(
     stage(f"loading the language model {config.llm}")
     if rank:
         wait()  # the first process may have to dequantise it
-    llm = LLM.load(config.llm, cache)
+    llm = LLM.load(config.llm, cache, LANGUAGES[config.align.draw.language].text)
     if not rank:
         wait()
     llm.compute_in_bf16_if_possible()

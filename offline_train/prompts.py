@@ -30,6 +30,7 @@ class Words:
     current: str
     video_answer: str
     comment_answer: str
+    text: str  #: before a title or comment that is read alone
 
 
 LANGUAGES = {
@@ -45,6 +46,7 @@ LANGUAGES = {
         current="Now on: ",
         video_answer="Next video:",
         comment_answer="Comment:",
+        text='This text: "',
     ),
     "zh": Words(
         video_task="下面是一位观众最近的行为。请推断这位观众接下来想看的视频。\n",
@@ -58,6 +60,7 @@ LANGUAGES = {
         current="正在观看：",
         video_answer="下一个视频：",
         comment_answer="评论：",
+        text="这段文字：“",
     ),
 }
 

@@ -23,6 +23,7 @@ from offline_train.corpus import Corpus, Split
 from offline_train.embedding import POOLED, CorpusTexts, PooledStore
 from offline_train.full import FullConfig, llm_vectors
 from offline_train.llm import LLM
+from offline_train.prompts import LANGUAGES
 from offline_train.refresh_config import Stage1Config
 from offline_train.stages import Work
 from offline_train.text import TEXT_DIM, TextVectors
@@ -97,7 +98,7 @@ def _embed(
     config: Stage1Config, align: AlignmentConfig, work: Work, corpus: Corpus, split: Split, folder: Path, stage: Stage
 ) -> TextVectors:
     texts = CorpusTexts.of(corpus.log, split.valid_ms)
-    llm = LLM.load(config.llm, _cache(work))
+    llm = LLM.load(config.llm, _cache(work), LANGUAGES[align.draw.language].text)
     llm.compute_in_bf16_if_possible()
     before = PooledStore(llm, _cache(work), align.text_tokens).folder.name  # the next alignment begins with these
     llm.add_lora(align.lora)

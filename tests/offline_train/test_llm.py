@@ -49,6 +49,16 @@ def test_padding_changes_no_pooled_vector(llm):
         assert torch.allclose(llm.states([row])[0].mean(0), vector, atol=1e-5)
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_texts_are_read_after_the_opening_which_counts_for_nothing_itself(folder, llm, language):
+    words = LANGUAGES[language].text
+    opened, before = LLM.load(str(folder), opening=words), llm.literal(words)
+    rows = [[1, 2, 3, 4], [7]]
+    for row, vector in zip(rows, opened.pooled(rows), strict=True):
+        assert torch.allclose(llm.states([before + row])[0, len(before) :].mean(0), vector, atol=1e-5)
+    assert opened.fingerprint() != llm.fingerprint()  # so that no kept vector is taken for one read otherwise
+
+
 def test_only_lora_trains_and_it_starts_as_no_change(llm):
     before = llm.pooled([[1, 2, 3]]).detach()
     assert not llm.lora()
