@@ -15,6 +15,8 @@ from offline_train.text import TextVectors
 _LINEAR = 4.0
 #: no component counts as weaker than this part of the strongest's variance: what few texts don't have, others may
 _LEAST = 1e-3
+#: the power of a component's deviation by which the text MLP divides it to begin with
+EQUALISED = 0.5
 
 
 class Standard(nn.Module):
@@ -55,7 +57,7 @@ class TextMap(nn.Module):
         return F.normalize(self.up(F.gelu(self.down(self.standard(pooled)))), dim=-1)
 
     @torch.no_grad()
-    def fit(self, pooled: Tensor) -> None:
+    def fit(self, pooled: Tensor, equalised: float = EQUALISED) -> None:
         """Standardise on rows [n, d_llm] and start as their principal components, strongest first, half equalised.
 
         So training starts from cosines that say something, and not from a random mixture of the LLM's vectors: the
@@ -72,8 +74,8 @@ class TextMap(nn.Module):
         self.down.weight[:kept] = (axes.T / variance[0].sqrt()).float()
         self.down.bias.fill_(_LINEAR)
         nn.init.normal_(self.up.weight, std=1e-3)
-        deviation = variance.sqrt()  # of rows' squared lengths, 1 in the mean, a component has as large a part as this
-        self.up.weight[:kept, :kept] += torch.diag((variance[0] / deviation / deviation.sum()).sqrt()).float()
+        parts = variance ** (1 - equalised)  # of a row's squared length, 1 in the mean, by component
+        self.up.weight[:kept, :kept] += torch.diag((parts / parts.sum() * variance[0] / variance).sqrt()).float()
         self.up.bias.copy_(-_LINEAR * self.up.weight.sum(1))
 
     @torch.no_grad()

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from infra.cli.evaluate_reading import reading
+from infra.cli.rankings import PROTOCOLS, bar, show
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from model_runtime.bundle import Bundle
-    from offline_train.evaluation import Result
 
-_PROTOCOLS = ("sampled", "full", "as-of")
 _DIR = click.Path(file_okay=False, path_type=Path)
-#: columns on the screen; `--json` has every metric at every cutoff
-_SHOWN = ("recall@1", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "mrr@10")
-_LABELS = {"recall": "R", "ndcg": "NDCG", "mrr": "MRR"}
 
 
 @click.group(invoke_without_command=True)
@@ -41,7 +35,7 @@ _LABELS = {"recall": "R", "ndcg": "NDCG", "mrr": "MRR"}
 @click.option(
     "--protocol",
     "protocols",
-    type=click.Choice(_PROTOCOLS),
+    type=click.Choice(PROTOCOLS),
     multiple=True,
     default=("full", "as-of"),
     show_default=True,
@@ -97,9 +91,9 @@ def command(
         if bundle and (warning := check_horizon(bundle, split)):
             click.secho(f"warning: {warning}", err=True, fg="yellow")
         if bundle and cold:
-            with _bar("ranking") as advance:
+            with bar("ranking") as advance:
                 results = cold_ranking(log, corpus, split, bundle, protocols=protocols, limit=limit, advance=advance)
-            _print(results, as_json)
+            show(results, as_json)
             for what, (share, error) in kept(results).items():
                 click.echo(f"{what}: the student keeps {share:.1%} (± {error:.1%}) of NDCG@10", err=as_json)
             return
@@ -110,13 +104,16 @@ def command(
             if bundle:
                 sr = BundleScorer(bundle, log, corpus, task)
                 scorers += [sr, *live_scorers([sr], bundle.live if live else None, log, corpus, training)]
-        with _bar("ranking") as advance:
+        with bar("ranking") as advance:
             results = evaluate(
                 log, corpus, split, scorers, protocols=protocols, seed=seed, limit=limit, advance=advance
             )
     except (LogError, BundleError, ValueError) as error:
         raise click.ClickException(str(error)) from None
-    _print(results, as_json)
+    show(results, as_json)
+
+
+command.add_command(reading)
 
 
 @command.command()
@@ -203,7 +200,7 @@ def results(
     from offline_train.sources.writer import SourceError
     from offline_train.study.recbole import RecBoleError
 
-    with _bar("results") as advance:
+    with bar("results") as advance:
         try:
             config = FinetuneConfig(threads=threads)
             document = make_results(
@@ -237,53 +234,3 @@ def _bundle(directory: Path | None, registry: Path, channel: str) -> Bundle:
         return store.open(store.channel(channel))
     except RegistryError as error:
         raise click.ClickException(f"{error} (or give --bundle, or --baselines-only)") from None
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[..., None]]:
-    """A progress bar on standard error; `advance(done, total, what)` moves it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task(what, total=None)
-        said = {what}
-
-        def advance(done: int, total: int, now: str = what) -> None:
-            progress.update(bar, completed=done, total=total, description=now)
-            if not progress.console.is_terminal and now not in said:  # in a log file: a line per step
-                said.add(now)
-                click.echo(f"[{done}/{total}] {now}", err=True)
-
-        yield advance
-
-
-def _print(results: Sequence[Result], as_json: bool) -> None:
-    if as_json:
-        import json
-
-        fields = ("task", "protocol", "split", "model", "values", "counts", "candidates", "note")
-        click.echo(json.dumps([{name: getattr(result, name) for name in fields} for result in results]))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    tables: dict[tuple[str, str], list[Any]] = {}
-    for result in results:
-        tables.setdefault((result.task, result.protocol), []).append(result)
-    for (task, protocol), group in tables.items():
-        counts = ", ".join(f"{count:,} {reason}" for reason, count in group[0].counts.items() if count)
-        table = Table(title=f"{task}s, {protocol}, {group[0].split} split\n{counts}", title_justify="left")
-        table.add_column("model", no_wrap=True)
-        for column in _SHOWN:
-            metric, cutoff = column.split("@")
-            table.add_column(f"{_LABELS[metric]}@{cutoff}", justify="right", no_wrap=True)
-        for result in group:
-            cells = [f"{result.values[column]:.4f}" if result.values else "-" for column in _SHOWN]
-            table.add_row(result.model, *cells, style="bold" if result is group[-1] else None)
-        console.print(table)
-        for result in group:
-            if result.note:
-                console.print(f"{result.model}: {result.note}")

@@ -1,0 +1,85 @@
+"""`lsvcr evaluate reading`: what a language model's vectors are worth before hours of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from infra.cli.rankings import PROTOCOLS, bar, show
+
+_DIR = click.Path(file_okay=False, path_type=Path)
+
+
+@click.command()
+@click.option("--log", "log_dir", type=_DIR, required=True, help="A folder as `lsvcr convert` writes it.")
+@click.option(
+    "--llm",
+    default="smollm2",
+    show_default=True,
+    help="A folder, a GGUF file, a name of the Hugging Face hub, or the default.",
+)
+@click.option(
+    "--tokens",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(16,),
+    show_default=True,
+    help="How much of a text is read; may be repeated.",
+)
+@click.option("--language", type=click.Choice(("en", "zh")), default="en", show_default=True)
+@click.option(
+    "--protocol",
+    "protocols",
+    type=click.Choice(PROTOCOLS),
+    multiple=True,
+    default=("full", "as-of"),
+    show_default=True,
+    help="Which candidates compete; may be repeated.",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many targets, evenly spread.")
+@click.option(
+    "--cache",
+    default="./.lsvcr-cache",
+    show_default=True,
+    type=_DIR,
+    help="As in `train full`: vectors are kept there.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON list.")
+def reading(
+    log_dir: Path,
+    llm: str,
+    tokens: tuple[int, ...],
+    language: str,
+    protocols: tuple[str, ...],
+    limit: int | None,
+    cache: Path,
+    as_json: bool,
+) -> None:
+    """Rank comments by a language model's vectors, untrained, for each way of reading texts.
+
+    Choose `align.text_tokens` and the model itself by this, before a run of both stages: it only reads every text of
+    the log, twice for each --tokens.
+    """
+    from offline_train.corpus import Corpus, temporal_split
+    from offline_train.llm import LLMError
+    from offline_train.log import LogError
+    from offline_train.study.reading import readings
+
+    try:
+        corpus = Corpus.read(log_dir)
+        with bar("reading texts") as advance:
+            results = readings(
+                corpus,
+                temporal_split(corpus),
+                llm,
+                cache,
+                tokens=tokens,
+                language=language,
+                protocols=protocols,
+                limit=limit,
+                report=advance,
+            )
+    except (LogError, LLMError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    show(results, as_json)

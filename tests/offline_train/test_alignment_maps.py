@@ -1,0 +1,51 @@
+"""The text MLP begins as the principal components of the LLM's vectors, each divided by the root of its deviation."""
+
+import numpy as np
+import torch
+
+from offline_train.alignment_maps import TextMap
+
+
+def rows(count: int, dim: int, strengths: np.ndarray, seed: int) -> np.ndarray:
+    """Correlated rows, [count, dim]: independent parts of given deviations, turned, and moved away from 0."""
+    random = np.random.default_rng(seed)
+    turn = np.linalg.qr(random.normal(size=(dim, dim)))[0]
+    parts = random.normal(size=(count, len(strengths))) * strengths
+    return (parts @ turn[: len(strengths)] + random.normal(size=dim)).astype(np.float32)
+
+
+def half_equalised(x: np.ndarray, width: int) -> np.ndarray:
+    """The same by numpy's SVD, [n, width], of length 1."""
+    standard = (x - x.mean(0)) / x.std(0)
+    _, deviation, axes = np.linalg.svd(standard.astype(np.float64), full_matrices=False)
+    parts = standard @ axes[:width].T / np.sqrt(deviation[:width])
+    return parts / np.linalg.norm(parts, axis=1, keepdims=True)
+
+
+def test_the_map_starts_as_components_divided_by_the_root_of_their_deviation():
+    torch.manual_seed(0)
+    x = rows(4000, 40, np.geomspace(3, 0.3, 40), seed=1)
+    text = TextMap(40, 16)
+    text.fit(torch.from_numpy(x))
+
+    found, expected = text.vectors(x), half_equalised(x, 16)
+
+    assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    differences = np.abs(found @ found.T - expected @ expected.T)
+    assert np.quantile(differences, 0.99) < 0.03  # the few texts that lie far out meet GELU's bend
+    spread = found.std(0)
+    assert (np.diff(spread) < 0.01).all()  # the strongest first: an SR that starts from scratch reads the first ones
+    assert 1.2 < spread[0] / spread[-1] < 3  # neither as they are (6 here) nor equal
+
+
+def test_a_direction_that_the_fitted_texts_hardly_have_is_not_blown_up():
+    torch.manual_seed(0)
+    few = rows(6, 40, np.geomspace(3, 0.3, 40), seed=2)  # 5 directions, and the map has 16
+    text = TextMap(40, 16)
+    text.fit(torch.from_numpy(few))
+
+    weights = (text.up.weight @ text.down.weight).detach().numpy()  # [16, 40], of standardised rows
+    strength = np.linalg.norm(weights, axis=1)
+
+    assert strength.max() < 6 * strength[0]  # 1000 ** .25; by its own deviation, 1e-7, it would be thousands
+    assert np.allclose(np.linalg.norm(text.vectors(few), axis=1), 1, atol=1e-5)

@@ -1,0 +1,59 @@
+"""`lsvcr evaluate reading`: ways of reading texts, ranked without training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+pytest.importorskip("torch")
+pytest.importorskip("peft")
+
+import tiny_llm
+
+from infra.cli import main
+from offline_train.llm import LLM
+from offline_train.sources.simulator import Simulator, SimulatorConfig
+
+pytestmark = pytest.mark.train
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("simulated")
+    Simulator(SimulatorConfig(users=100, videos=80, comments=400, days=10, interactions=2000)).write(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(tiny_llm.make(tmp_path_factory.mktemp("tiny")))
+
+
+def run(log: Path, llm: Path | str, cache: Path) -> tuple[int, str, str]:
+    asked = ["evaluate", "reading", "--log", log, "--llm", llm, "--cache", cache, "--protocol", "full", "--json"]
+    result = CliRunner().invoke(main, [*map(str, asked), "--tokens", "2", "--tokens", "6"])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_every_way_of_reading_has_a_row_and_no_text_is_read_twice(
+    log: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, said, error = run(log, model, tmp_path)
+    assert code == 0, error
+    rows = {row["model"]: row["values"]["ndcg@10"] for row in json.loads(said)}
+    assert next(iter(rows)) == "TF-IDF vectors"
+    ways = [f"{most} tokens{after}" for after in ("", " after 'This text: \"'") for most in (2, 6)]
+    assert list(rows)[1:] == [f"{way}, {how}" for way in ways for how in ("as they are", "half equalised", "whitened")]
+    assert len(set(rows.values())) > len(rows) // 2, "each way gives other vectors"
+
+    monkeypatch.setattr(LLM, "pooled", lambda *_: pytest.fail("this text is in the store"))
+    assert run(log, model, tmp_path)[:2] == (0, said)
+
+
+def test_a_missing_language_model_is_named(log: Path, tmp_path: Path) -> None:
+    code, _, error = run(log, tmp_path / "none.gguf", tmp_path)
+    assert code == 1
+    assert "none.gguf" in error
