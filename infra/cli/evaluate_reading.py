@@ -64,7 +64,8 @@ def reading(
     from offline_train.corpus import Corpus, temporal_split
     from offline_train.llm import LLMError
     from offline_train.log import LogError
-    from offline_train.study.reading import readings
+    from offline_train.prompts import LANGUAGES
+    from offline_train.study.reading import WORDS, readings
 
     try:
         corpus = Corpus.read(log_dir)
@@ -83,3 +84,9 @@ def reading(
     except (LogError, LLMError, ValueError) as error:
         raise click.ClickException(str(error)) from None
     show(results, as_json)
+    click.echo(
+        f"{tokens[0]}: tokens of a text that are read; {WORDS}+: after {LANGUAGES[language].text!r}, as by stage 1.\n"
+        "plain, half, whitened: components of the standardised vectors as they are, half equalised, equal; stage 1 "
+        "starts from half.\nEach row is the cosine to the mean of the user's own comments; nothing is trained.",
+        err=as_json,
+    )

@@ -27,7 +27,9 @@ from offline_train.prompts import LANGUAGES
 from offline_train.text import TEXT_DIM, text_vectors
 
 #: powers of a component's deviation that it is divided by: as it is, as stage 1 starts, whitened
-POWERS = {"as they are": 0.0, "half equalised": EQUALISED, "whitened": 1.0}
+POWERS = {"plain": 0.0, "half": EQUALISED, "whitened": 1.0}
+#: in a row's name: words come before the text
+WORDS = "words"
 #: `report(done, total, what)`
 Report = Callable[[int, int, str], None]
 
@@ -55,7 +57,7 @@ def readings(
         LLMError: there is no such language model.
     """
     svd = text_vectors(corpus.log, cutoff_ms=split.valid_ms)
-    scorers: list[Scorer] = [VectorProfile(corpus, svd.comment, "TF-IDF vectors")]
+    scorers: list[Scorer] = [VectorProfile(corpus, svd.comment, "TF-IDF")]
     for words in ("", LANGUAGES[language].text):
         for most in tokens:
             scorers += _read(corpus, split, LLM.load(llm, cache, words), cache, most, words, report)
@@ -67,10 +69,10 @@ def _read(
 ) -> Iterator[Scorer]:
     llm.compute_in_bf16_if_possible()
     texts = CorpusTexts.of(corpus.log, split.valid_ms)
-    what = f"{most} tokens after {words!r}" if words else f"{most} tokens"
+    what = f"{WORDS}+{most}" if words else f"{most}"
 
     def advance(done: int, total: int, rate: float) -> None:
-        report(done, total, what)
+        report(done, total, f"reading texts: {what} tokens")
 
     pooled = PooledStore(llm, cache, most).vectors(texts.distinct, advance)
     early = torch.from_numpy(pooled[texts.early])

@@ -44,9 +44,9 @@ def test_every_way_of_reading_has_a_row_and_no_text_is_read_twice(
     code, said, error = run(log, model, tmp_path)
     assert code == 0, error
     rows = {row["model"]: row["values"]["ndcg@10"] for row in json.loads(said)}
-    assert next(iter(rows)) == "TF-IDF vectors"
-    ways = [f"{most} tokens{after}" for after in ("", " after 'This text: \"'") for most in (2, 6)]
-    assert list(rows)[1:] == [f"{way}, {how}" for way in ways for how in ("as they are", "half equalised", "whitened")]
+    assert next(iter(rows)) == "TF-IDF"
+    ways = [f"{before}{most}" for before in ("", "words+") for most in (2, 6)]
+    assert list(rows)[1:] == [f"{way}, {how}" for way in ways for how in ("plain", "half", "whitened")]
     assert len(set(rows.values())) > len(rows) // 2, "each way gives other vectors"
 
     monkeypatch.setattr(LLM, "pooled", lambda *_: pytest.fail("this text is in the store"))
