@@ -10,7 +10,7 @@ from offline_train.llm import LoraSettings
 
 #: to be raised when the same settings make other heads, or the same heads other vectors: what older code left behind is
 #: not gone on with then
-VERSION = 5
+VERSION = 6
 
 
 @dataclass(frozen=True)

@@ -100,10 +100,16 @@ class TextMaps(nn.Module):
         self.comment = TextMap(llm_dim, text_dim) if apart else None
 
     def fit(self, pooled: Tensor) -> None:
-        """See `TextMap.fit`; both start alike."""
-        self.title.fit(pooled)
-        if self.comment is not None:
-            self.comment.load_state_dict(self.title.state_dict())
+        """See `TextMap.fit`. Titles' MLP of their own starts from components as they are.
+
+        It learns, and from half equalised ones what it learned was worth less (docs/training.md): weak components are
+        many, and made strong they fit the few samples' noise.
+        """
+        if self.comment is None:
+            self.title.fit(pooled)
+            return
+        self.title.fit(pooled, equalised=0.0)
+        self.comment.fit(pooled)
 
     def of_log(self, pooled: np.ndarray, texts: CorpusTexts, method: str) -> TextVectors:
         """A log's text vectors, from pooled ones [distinct, d_llm]."""

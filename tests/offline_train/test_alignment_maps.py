@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from offline_train.alignment_maps import TextMap
+from offline_train.alignment_maps import TextMap, TextMaps
 
 
 def rows(count: int, dim: int, strengths: np.ndarray, seed: int) -> np.ndarray:
@@ -14,12 +14,17 @@ def rows(count: int, dim: int, strengths: np.ndarray, seed: int) -> np.ndarray:
     return (parts @ turn[: len(strengths)] + random.normal(size=dim)).astype(np.float32)
 
 
-def half_equalised(x: np.ndarray, width: int) -> np.ndarray:
+def components(x: np.ndarray, width: int, power: float) -> np.ndarray:
     """The same by numpy's SVD, [n, width], of length 1."""
     standard = (x - x.mean(0)) / x.std(0)
     _, deviation, axes = np.linalg.svd(standard.astype(np.float64), full_matrices=False)
-    parts = standard @ axes[:width].T / np.sqrt(deviation[:width])
+    parts = standard @ axes[:width].T / deviation[:width] ** power
     return parts / np.linalg.norm(parts, axis=1, keepdims=True)
+
+
+def off(found: np.ndarray, expected: np.ndarray) -> float:
+    """How far cosines of `found` are from those of `expected`, but for the few texts far out that meet GELU's bend."""
+    return float(np.quantile(np.abs(found @ found.T - expected @ expected.T), 0.99))
 
 
 def test_the_map_starts_as_components_divided_by_the_root_of_their_deviation():
@@ -28,14 +33,27 @@ def test_the_map_starts_as_components_divided_by_the_root_of_their_deviation():
     text = TextMap(40, 16)
     text.fit(torch.from_numpy(x))
 
-    found, expected = text.vectors(x), half_equalised(x, 16)
+    found = text.vectors(x)
 
     assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
-    differences = np.abs(found @ found.T - expected @ expected.T)
-    assert np.quantile(differences, 0.99) < 0.03  # the few texts that lie far out meet GELU's bend
+    assert off(found, components(x, 16, 0.5)) < 0.03
     spread = found.std(0)
     assert (np.diff(spread) < 0.01).all()  # the strongest first: an SR that starts from scratch reads the first ones
     assert 1.2 < spread[0] / spread[-1] < 3  # neither as they are (6 here) nor equal
+
+
+def test_titles_with_a_map_of_their_own_start_from_components_as_they_are():
+    torch.manual_seed(0)
+    x = rows(2000, 40, np.geomspace(3, 0.3, 40), seed=4)
+    apart, together = TextMaps(40, 16, apart=True), TextMaps(40, 16)
+    for maps in (apart, together):
+        maps.fit(torch.from_numpy(x))
+
+    assert apart.comment is not None
+    plain, half = components(x, 16, 0.0), components(x, 16, 0.5)
+    assert off(apart.title.vectors(x), plain) < 0.03 < off(apart.title.vectors(x), half)
+    assert off(apart.comment.vectors(x), half) < 0.03 < off(apart.comment.vectors(x), plain)
+    assert off(together.title.vectors(x), half) < 0.03
 
 
 def test_a_direction_that_the_fitted_texts_hardly_have_is_not_blown_up():
