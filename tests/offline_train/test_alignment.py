@@ -155,7 +155,7 @@ def test_comments_can_have_a_text_mlp_of_their_own(data, apart, tmp_path):
     config = dataclasses.replace(QUICK, comment_map_rate=0.0, learning_rate=0.0, head_learning_rate=0.0)
     where = run(data, tmp_path, config).heads.state_dict()
     after = apart.heads.state_dict()
-    assert where["maps.title.up.weight"].equal(where["maps.comment.up.weight"]), "both start alike"
+    assert where["maps.title.down.weight"].equal(where["maps.comment.down.weight"]), "both start from one analysis"
     assert after["maps.comment.up.weight"].equal(where["maps.comment.up.weight"])
     for learned in ("maps.title.up.weight", "text.weight", "comment_text"):
         assert not after[learned].equal(where[learned]), learned
