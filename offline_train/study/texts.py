@@ -24,6 +24,7 @@ from offline_train.alignment_samples import DrawConfig
 from offline_train.corpus import Corpus, Split
 from offline_train.full import FullConfig, llm_vectors
 from offline_train.llm import DEFAULT_LLM, LoraSettings
+from offline_train.prompts import LANGUAGES
 from offline_train.sr import SRConfig
 from offline_train.text import TEXT_DIM, TextVectors, text_vectors
 
@@ -194,7 +195,8 @@ def said(align: AlignmentConfig) -> str:
     still = align.comment_map_rate == 0
     return (
         f"Stage 1: {DEFAULT_LLM}, {align.samples:,} samples in batches of {align.batch}, prompts with up to "
-        f"{align.draw.prompt_history} items of each history, {align.text_tokens} tokens of a text, up to "
+        f"{align.draw.prompt_history} items of each history, {align.text_tokens} tokens of a text, read after "
+        f"{LANGUAGES[align.draw.language].text!r}, up to "
         f"{align.draw.same_video} comment samples of a batch under the same video; before, the heads alone "
         f"{align.head_epochs} times over {align.head_samples:,} other samples. "
         + "Titles' text MLP learns and comments' does not; stage 2 keeps the former where validation is better. "
