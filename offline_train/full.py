@@ -181,10 +181,9 @@ def llm_vectors(
     stage(f"loading the language model {config.llm}")
     if rank:
         wait()  # the first process may have to dequantise it
-    llm = LLM.load(config.llm, cache, LANGUAGES[config.align.draw.language].text)
+    llm = load_reader(config.llm, cache, config.align)
     if not rank:
         wait()
-    llm.compute_in_bf16_if_possible()
     store = PooledStore(llm, cache, config.align.text_tokens)
     base = store.fingerprint
     aligned: Aligned | None = None
@@ -220,6 +219,17 @@ def llm_vectors(
         maps, start = aligned.heads.maps.cpu(), {k: v.cpu() for k, v in aligned.heads.start().items()}
     llm_texts.write(where, *maps.parts(pooled, texts), start)
     return Made(where, base, aligned, folder, curves, seconds)
+
+
+def load_reader(name: str, cache: str | Path, align: AlignmentConfig) -> LLM:
+    """The LLM as stage 1 and embedding read texts with it: after the words of its language, in bf16 where that works.
+
+    Raises:
+        LLMError: there is no such language model.
+    """
+    llm = LLM.load(name, cache, LANGUAGES[align.draw.language].text)
+    llm.compute_in_bf16_if_possible()
+    return llm
 
 
 def describe(point: Any) -> str:

@@ -21,9 +21,7 @@ from offline_train.alignment_config import VERSION, AlignmentConfig
 from offline_train.alignment_maps import TextMaps
 from offline_train.corpus import Corpus, Split
 from offline_train.embedding import POOLED, CorpusTexts, PooledStore
-from offline_train.full import FullConfig, llm_vectors
-from offline_train.llm import LLM
-from offline_train.prompts import LANGUAGES
+from offline_train.full import FullConfig, llm_vectors, load_reader
 from offline_train.refresh_config import Stage1Config
 from offline_train.stages import Work
 from offline_train.text import TEXT_DIM, TextVectors
@@ -98,8 +96,7 @@ def _embed(
     config: Stage1Config, align: AlignmentConfig, work: Work, corpus: Corpus, split: Split, folder: Path, stage: Stage
 ) -> TextVectors:
     texts = CorpusTexts.of(corpus.log, split.valid_ms)
-    llm = LLM.load(config.llm, _cache(work), LANGUAGES[align.draw.language].text)
-    llm.compute_in_bf16_if_possible()
+    llm = load_reader(config.llm, _cache(work), align)
     before = PooledStore(llm, _cache(work), align.text_tokens).folder.name  # the next alignment begins with these
     llm.add_lora(align.lora)
     llm.load_lora(torch.load(folder / _LORA, map_location="cpu", weights_only=True))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from infra.cli.evaluate_reading import reading
-from infra.cli.rankings import PROTOCOLS, bar, show
+from infra.cli.rankings import bar, json_option, limit_option, protocol_option, show
 
 if TYPE_CHECKING:
     from model_runtime.bundle import Bundle
@@ -32,22 +32,14 @@ _DIR = click.Path(file_okay=False, path_type=Path)
 @click.option(
     "--cold", is_flag=True, help="Instead: what came after training, by the model's own vectors and by the student's."
 )
-@click.option(
-    "--protocol",
-    "protocols",
-    type=click.Choice(PROTOCOLS),
-    multiple=True,
-    default=("full", "as-of"),
-    show_default=True,
-    help="Which candidates compete; may be repeated.",
-)
+@protocol_option
 @click.option(
     "--split", "split_name", type=click.Choice(("temporal", "leave-one-out")), default="temporal", show_default=True
 )
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many targets per task, evenly spread.")
+@limit_option
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random baseline and of `sampled`.")
 @click.option("--live/--no-live", default=True, show_default=True, help="Also the bundle with its live signals.")
-@click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON list.")
+@json_option
 @click.pass_context
 def command(
     context: click.Context,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from infra.cli.rankings import PROTOCOLS, bar, show
+from infra.cli.rankings import bar, json_option, limit_option, protocol_option, show
 
 _DIR = click.Path(file_okay=False, path_type=Path)
 
@@ -28,16 +28,8 @@ _DIR = click.Path(file_okay=False, path_type=Path)
     help="How much of a text is read; may be repeated.",
 )
 @click.option("--language", type=click.Choice(("en", "zh")), default="en", show_default=True)
-@click.option(
-    "--protocol",
-    "protocols",
-    type=click.Choice(PROTOCOLS),
-    multiple=True,
-    default=("full", "as-of"),
-    show_default=True,
-    help="Which candidates compete; may be repeated.",
-)
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many targets, evenly spread.")
+@protocol_option
+@limit_option
 @click.option(
     "--cache",
     default="./.lsvcr-cache",
@@ -45,7 +37,7 @@ _DIR = click.Path(file_okay=False, path_type=Path)
     type=_DIR,
     help="As in `train full`: vectors are kept there.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON list.")
+@json_option
 def reading(
     log_dir: Path,
     llm: str,

@@ -1,4 +1,4 @@
-"""Rankings on the screen: a bar while they are made, and tables."""
+"""Rankings on the screen: what is asked for, a bar while they are made, and tables."""
 
 from __future__ import annotations
 
@@ -14,6 +14,19 @@ if TYPE_CHECKING:
     from offline_train.evaluation import Result
 
 PROTOCOLS = ("sampled", "full", "as-of")
+protocol_option = click.option(
+    "--protocol",
+    "protocols",
+    type=click.Choice(PROTOCOLS),
+    multiple=True,
+    default=("full", "as-of"),
+    show_default=True,
+    help="Which candidates compete; may be repeated.",
+)
+limit_option = click.option(
+    "--limit", type=click.IntRange(min=1), help="At most so many targets per task, evenly spread."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON list.")
 #: columns on the screen; `--json` has every metric at every cutoff
 _SHOWN = ("recall@1", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "mrr@10")
 _LABELS = {"recall": "R", "ndcg": "NDCG", "mrr": "MRR"}

@@ -1,6 +1,6 @@
 """What a language model's vectors of comments are worth before anything is trained on them.
 
-    for result in readings(corpus, split, "smollm2", "cache", tokens=16):
+    for result in readings(corpus, split, "smollm2", "cache", tokens=(16, 48)):
         print(result.model, result.values["ndcg@10"])
 
 Each row ranks comments by the cosine to the mean of the user's own, `VectorProfile`. Rows differ in how many tokens of

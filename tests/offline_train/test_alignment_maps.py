@@ -1,9 +1,13 @@
 """The text MLP begins as the principal components of the LLM's vectors, each divided by the root of its deviation."""
 
 import numpy as np
-import torch
+import pytest
 
-from offline_train.alignment_maps import TextMap, TextMaps
+torch = pytest.importorskip("torch")
+
+from offline_train.alignment_maps import TextMap, TextMaps  # noqa: E402
+
+pytestmark = pytest.mark.train
 
 
 def rows(count: int, dim: int, strengths: np.ndarray, seed: int) -> np.ndarray:

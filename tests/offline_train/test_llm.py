@@ -8,7 +8,10 @@ from torch.nn import functional as F  # noqa: E402
 
 from offline_train import llm as llm_module  # noqa: E402
 from offline_train import llm_attention  # noqa: E402
+from offline_train.alignment_config import AlignmentConfig  # noqa: E402
+from offline_train.alignment_samples import DrawConfig  # noqa: E402
 from offline_train.embedding import PooledStore  # noqa: E402
+from offline_train.full import load_reader  # noqa: E402
 from offline_train.llm import LLM, LLMError, LoraSettings  # noqa: E402
 from offline_train.prompts import LANGUAGES, prompt  # noqa: E402
 
@@ -57,6 +60,13 @@ def test_texts_are_read_after_the_opening_which_counts_for_nothing_itself(folder
     for row, vector in zip(rows, opened.pooled(rows), strict=True):
         assert torch.allclose(llm.states([before + row])[0, len(before) :].mean(0), vector, atol=1e-5)
     assert opened.fingerprint() != llm.fingerprint()  # so that no kept vector is taken for one read otherwise
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_stage_1_reads_texts_after_the_words_of_its_language(folder, tmp_path, llm, language):
+    reader = load_reader(str(folder), tmp_path, AlignmentConfig(draw=DrawConfig(language=language)))
+    assert reader.opening == llm.literal(LANGUAGES[language].text)
+    assert reader.opening
 
 
 def test_only_lora_trains_and_it_starts_as_no_change(llm):
