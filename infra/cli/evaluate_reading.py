@@ -28,6 +28,13 @@ _DIR = click.Path(file_okay=False, path_type=Path)
     help="How much of a text is read; may be repeated.",
 )
 @click.option("--language", type=click.Choice(("en", "zh")), default="en", show_default=True)
+@click.option(
+    "--part",
+    type=click.Choice(("valid", "test")),
+    default="valid",
+    show_default=True,
+    help="Whose targets are ranked: what is chosen by the test part has been seen there.",
+)
 @protocol_option
 @limit_option
 @click.option(
@@ -43,6 +50,7 @@ def reading(
     llm: str,
     tokens: tuple[int, ...],
     language: str,
+    part: str,
     protocols: tuple[str, ...],
     limit: int | None,
     cache: Path,
@@ -50,8 +58,8 @@ def reading(
 ) -> None:
     """Rank comments by a language model's vectors, untrained, for each way of reading texts.
 
-    Choose `align.text_tokens` and the model itself by this, before a run of both stages: it only reads every text of
-    the log, twice for each --tokens.
+    Choose `align.text_tokens` and the model itself by this, before a run of both stages: it only reads the texts that
+    the targets are ranked with, twice for each --tokens. With --limit 300 that takes minutes on any log.
     """
     from offline_train.corpus import Corpus, temporal_split
     from offline_train.llm import LLMError
@@ -70,6 +78,7 @@ def reading(
                 tokens=tokens,
                 language=language,
                 protocols=protocols,
+                part=part,
                 limit=limit,
                 report=advance,
             )

@@ -14,8 +14,11 @@ pytest.importorskip("peft")
 import tiny_llm
 
 from infra.cli import main
+from offline_train.embedding import CorpusTexts
 from offline_train.llm import LLM
+from offline_train.log import Log
 from offline_train.sources.simulator import Simulator, SimulatorConfig
+from offline_train.study import reading
 
 pytestmark = pytest.mark.train
 
@@ -32,9 +35,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(tiny_llm.make(tmp_path_factory.mktemp("tiny")))
 
 
-def run(log: Path, llm: Path | str, cache: Path) -> tuple[int, str, str]:
+def run(log: Path, llm: Path | str, cache: Path, *more: object) -> tuple[int, str, str]:
     asked = ["evaluate", "reading", "--log", log, "--llm", llm, "--cache", cache, "--protocol", "full", "--json"]
-    result = CliRunner().invoke(main, [*map(str, asked), "--tokens", "2", "--tokens", "6"])
+    result = CliRunner().invoke(main, [*map(str, (*asked, *more)), "--tokens", "2", "--tokens", "6"])
     return result.exit_code, result.stdout, result.stderr
 
 
@@ -53,6 +56,25 @@ def test_every_way_of_reading_has_a_row_and_no_text_is_read_twice(
 
     monkeypatch.setattr(LLM, "pooled", lambda *_: pytest.fail("this text is in the store"))
     assert run(log, model, tmp_path)[:2] == (0, said)
+
+
+def test_only_the_texts_of_the_targets_asked_for_are_read(
+    log: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_FITTED", 10)
+    read: list[int] = []
+    pooled = LLM.pooled
+    monkeypatch.setattr(LLM, "pooled", lambda llm, rows: read.append(len(rows)) or pooled(llm, rows))
+    few, others = (
+        json.loads(run(log, model, tmp_path / part, "--limit", 2, "--part", part)[1]) for part in ("valid", "test")
+    )
+    assert few[0]["values"] != others[0]["values"]
+    everything = len(CorpusTexts.of(Log.read(log), 0).distinct)
+    assert 0 < sum(read) / (2 * 2 * 2) < everything / 2, "two lengths, with the words and without, of two parts"
+
+    monkeypatch.setattr(reading, "_FITTED", 10**6)
+    more, thin = [json.loads(run(log, model, tmp_path / "all", *options)[1]) for options in ((), ("--limit", 10**6))]
+    assert more == thin, "a limit that leaves all targets changes nothing"
 
 
 def test_a_missing_language_model_is_named(log: Path, tmp_path: Path) -> None:
