@@ -87,6 +87,7 @@ def align(
 
     Args:
         store: of `llm` as it is before stage 1.
+        embedding: told while texts, and the prompts of `z_samples`, are read before the first step.
         progress: told (steps done, of how many, the step's losses, or L_rec - chance of an epoch of the heads alone).
 
     Raises:
@@ -224,9 +225,12 @@ class _Run:
         prompts = [self.reading.prompt(d.prompt) for d in drawn]
         self.llm.eval()
         states = torch.zeros(len(drawn), self.llm.dim, device=self.base.device)
+        began, done, tokens = time.monotonic(), 0, 0
         with torch.no_grad():
             for part in micro_batches([len(p) for p in prompts], config.micro_tokens):
                 states[part] = self.llm.read([prompts[j] for j in part], [[] for _ in part])[0]
+                done, tokens = done + len(part), tokens + sum(len(prompts[j]) for j in part)
+                self.embedding(done, len(prompts), tokens / max(1e-9, time.monotonic() - began))
         batch = AlignmentBatch.of(drawn)
         self.heads.eval()
         gain = fit_z(self.heads, batch, self._base(batch), states, config)

@@ -53,12 +53,12 @@ def data(tmp_path_factory):
     return corpus, temporal_split(corpus), tiny_llm.make(tmp_path_factory.mktemp("tiny"))
 
 
-def run(data, folder, config=QUICK, progress=lambda done, steps, point: None):
+def run(data, folder, config=QUICK, progress=lambda done, steps, point: None, embedding=lambda done, total, rate: None):
     corpus, split, model = data
     llm = LLM.load(str(model))
     llm.compute_in_bf16_if_possible = lambda: False  # runs are compared to the fifth digit
     store = PooledStore(llm, folder / "cache", config.text_tokens)
-    return align(corpus, split, llm, store, config, folder / "stage1", progress=progress)
+    return align(corpus, split, llm, store, config, folder / "stage1", progress=progress, embedding=embedding)
 
 
 def losses(aligned):
@@ -117,7 +117,9 @@ def test_the_text_mlp_learns_as_fast_as_it_is_told(data, whole, tmp_path):
 
 def test_the_map_to_z_begins_below_chance_and_the_rest_as_it_was(data, tmp_path):
     settings = dataclasses.replace(QUICK, z_samples=48, z_steps=150, head_epochs=0, learning_rate=0.0, replay=0)
-    aligned = run(data, tmp_path / "with", settings)
+    read = []
+    aligned = run(data, tmp_path / "with", settings, embedding=lambda done, total, rate: read.append((done, total)))
+    assert (48, 48) in read, "reading the prompts takes minutes, and is shown"
     plain = run(data, tmp_path / "without", dataclasses.replace(settings, z_samples=0))
     assert aligned.z_start < -0.3
     everything = run(data, tmp_path / "all", dataclasses.replace(settings, samples=0))
