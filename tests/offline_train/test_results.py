@@ -18,7 +18,8 @@ from offline_train.alignment_samples import DrawConfig
 from offline_train.deployed import NAME
 from offline_train.finetuning import Finetuned
 from offline_train.finetuning_config import FinetuneConfig
-from offline_train.results import SOURCES, make_results
+from offline_train.full import read_config
+from offline_train.results import DEFAULT, SOURCES, make_results
 from offline_train.sources.writer import LogWriter, SourceError
 from offline_train.study import kept, texts
 from offline_train.study.kept import Source, converted
@@ -203,6 +204,13 @@ def test_a_log_is_converted_again_only_if_its_files_changed(source: Source, shar
     assert marked.exists()
     (shared / "made-up" / "seed.txt").write_text("2")
     assert converted(source, shared, tmp_path / "logs") != first
+
+
+def test_the_study_trains_rotten_tomatoes_as_the_shipped_configuration_does() -> None:
+    shipped = read_config("infra/training/rotten-tomatoes.yaml")
+    (source,) = (one for one in SOURCES if one.slug == "rotten-tomatoes")
+    assert source.align == shipped.align
+    assert shipped.finetune == DEFAULT
 
 
 def test_missing_data_is_named(tmp_path: Path) -> None:
