@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import platform
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
 
+from msgspec import structs
+
 from offline_train.comparison import HEADLINE, ORACLE, Row, compare, headline, rows
 from offline_train.deployed import LIVE_NAME, NAME
 from offline_train.evaluation import Result
 from offline_train.figures import saved, tidy
 from offline_train.metrics import CUTOFFS, METRICS
-from offline_train.report_parts import Part, how_of, keep, keep_rows
+from offline_train.report_document import document_of
+from offline_train.report_parts import Part, keep, keep_rows
 from offline_train.study import ablation_report, over_time, text_report
 
 #: columns of the tables; at 1 the three metrics are one figure
@@ -118,28 +120,22 @@ def write_report(studies: Sequence[Study], out: Path, *, how: Sequence[str]) -> 
     pictures = out / "results"
     pictures.mkdir(parents=True, exist_ok=True)
     parts = keep([_part(study, pictures, how) for study in studies], pictures)
-    required = [_REQUIRED, *(line for part in parts for line in part.required)]
-    text = [
-        _HEAD,
-        "## In short\n",
-        "\n".join([*_OVERVIEW, *(line for part in parts for line in part.overview)]),
-        "\n## Required of the model\n",
-        "\n".join([*_DEPLOYED, *(line for part in parts for line in part.deployed)]),
-        "\nFurther, against single baselines:\n",
-        "\n".join(required),
-        *(part.section for part in parts),
-        "\n## How this was made\n",
-        "\n".join(f"- {line}" for line in how_of(parts)),
-        _NOTES,
-    ]
-    document = out / "results.md"
-    # Parts that a data set has not, leave their blank lines.
-    whole = re.sub(r"\n{3,}", "\n\n", "\n".join(text)).rstrip()
-    document.write_text(whole + "\n", encoding="utf-8")
+    document = document_of(parts, out)
     # Of no target there is no mean.
     found = [row for study in studies for row in study.rows() if isfinite(row.mean)]
     keep_rows(found, [study.data for study in studies], parts, out / "results.json")
     return document
+
+
+def write_texts(studies: Sequence[Study], parts: Sequence[Part], out: Path) -> Path:
+    """Write the comparison of texts of some studies anew, and leave the rest of `parts`, which `written` gave."""
+    pictures = out / "results"
+    of = {part.data: part for part in parts}
+    new = [structs.replace(of[study.data], texts=_texts(study, pictures)) for study in studies]
+    parts = keep(new, pictures)
+    found = [row for study in studies for row in study.rows() if isfinite(row.mean)]
+    keep_rows(found, [study.data for study in studies], parts, out / "results.json", text_report.is_row)
+    return document_of(parts, out)
 
 
 def _part(study: Study, pictures: Path, how: Sequence[str]) -> Part:
@@ -147,8 +143,6 @@ def _part(study: Study, pictures: Path, how: Sequence[str]) -> Part:
     section = [f"\n## {study.data}\n", "\n".join(f"- {fact}" for fact in study.facts)]
     section.append(f"\n![NDCG@10 of every model on {study.data}](results/{picture.name})\n")
     section += [_section(study, task, protocol) for task in _TASKS for protocol in study.protocols(task)]
-    section.append(text_report.section(study.data, study.slug, study.texts, study.texts_how, pictures))
-    section.append(text_report.cold_section(study.data, study.cold))
     section += [ablation_report.section(study.data, study.slug, study.ablation, pictures), _time(study, pictures)]
     return Part(
         study.slug,
@@ -158,7 +152,13 @@ def _part(study: Study, pictures: Path, how: Sequence[str]) -> Part:
         _bar(study),
         "\n".join(section),
         [*(how if study.how is None else study.how), _versions()],
+        _texts(study, pictures),
     )
+
+
+def _texts(study: Study, pictures: Path) -> str:
+    compared = text_report.section(study.data, study.slug, study.texts, study.texts_how, pictures)
+    return "\n".join(filter(None, (compared, text_report.cold_section(study.data, study.cold))))
 
 
 def draw(study: Study, path: Path) -> Path:
@@ -306,41 +306,3 @@ def _header(column: str) -> str:
 def _versions() -> str:
     listed = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     return f"Made with Python {platform.python_version()}, {listed}."
-
-
-_HEAD = """# Offline results
-
-Written by `lsvcr evaluate results` (`make results`); the figures are in `results.json`. The model stands beside every
-baseline, also where it loses. Temporal split: the last tenth of the samples is the test, the tenth before it chose the
-model. Weights and statistics stand still during the test; histories, and what a baseline counts "so far" or "of the
-last days", go on with the stream.
-"""
-
-_OVERVIEW = (
-    "NDCG@10; the baseline named is the strongest one of its row. *above*, *below*: by more than 1.96 standard errors "
-    "of the difference per target; else *not told apart from*.\n",
-    "| data | task | ranking | model | NDCG@10 | strongest baseline | its NDCG@10 | the model is |",
-    "|---|---|---|---|---|---|---|---|",
-)
-_DEPLOYED = (
-    f"{LIVE_NAME}, which is what a worker serves, has to be above every baseline; the SR alone stands beside it.\n",
-    "| data | task | ranking | model | NDCG@10 | above | not above | share of the oracle's |",
-    "|---|---|---|---|---|---|---|---|",
-)
-_REQUIRED = (
-    "| data | task | ranking | model | baseline | difference in NDCG@10 | the model is |\n|---|---|---|---|---|---|---|"
-)
-
-_NOTES = """
-## How to read it
-
-- One relevant target per question. R is Recall (the target is among the first k), NDCG and MRR weigh its place; at 1
-  all three are the same figure.
-- Ties are broken at random, and the figure is the exact expectation over that: a constant score has the figures of the
-  random ranking.
-- Targets that a ranking cannot have are counted: *new*, it did not exist before the event; *seen*, the user had seen
-  it; *alone*, nothing competes with it; *revealed*, the user writes it and had written the same text before.
-- ± in the tables is the standard deviation over seeds. It says nothing about the choice of test targets; the standard
-  errors of the differences do, taking targets as independent.
-- "popularity (all time)" and "most liked" count the training period and stand still; "so far" goes on counting.
-"""

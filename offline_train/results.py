@@ -15,27 +15,27 @@ from typing import Any
 import numpy as np
 
 from offline_train.baselines import Random, Scorer, VectorProfile, baselines
-from offline_train.cold import UnknownFirst, cold_ranking
 from offline_train.corpus import Corpus, Split, temporal_split
 from offline_train.deployed import LIVE_NAME, NAME, BundleScorer
-from offline_train.evaluation import Result, evaluate, training_events
+from offline_train.evaluation import evaluate, training_events
 from offline_train.finetuning_config import FinetuneConfig, Progress
 from offline_train.live_scorer import live_scorers
 from offline_train.log import INTERACTION, Log
-from offline_train.report import Study, write_report
+from offline_train.report import Study, write_report, write_texts
+from offline_train.report_parts import written
 from offline_train.sources import hetrec, rotten_tomatoes
 from offline_train.sources.oracle import Oracle
 from offline_train.study import beauty, simulated
 from offline_train.study.kept import JOINT, Source, converted, trained_bundle
 from offline_train.study.live_ablation import live_ablations
 from offline_train.study.recbole import recbole_scorer
-from offline_train.study.texts import ALIGN, FULL, RAW, SVD, said, variants
+from offline_train.study.text_rows import PROTOCOLS, add_texts
+from offline_train.study.texts import ALIGN, SVD
 from offline_train.text import text_vectors
 
 #: `advance(done, total, what)`
 Advance = Callable[[int, int, str], None]
 
-PROTOCOLS = ("full", "as-of")
 DEFAULT = FinetuneConfig()
 SOURCES = (
     Source(
@@ -81,6 +81,7 @@ def make_results(
     recbole_seeds: int | None = None,
     stage1_seeds: int | None = None,
     ablations: bool = True,
+    texts_only: bool = False,
     advance: Advance = lambda done, total, what: None,
 ) -> Path:
     """Make `out/results.md`, `out/results.json` and the pictures, and return the document.
@@ -99,8 +100,10 @@ def make_results(
         stage1_seeds: runs of stage 1, each a language model's training; None means `seeds`, 0 leaves the comparison of
             texts out.
         ablations: in that, leave out parts of stage 1 and of the SR as well: three more runs of stage 1 per data set.
+        texts_only: make the comparison of texts anew, and leave the rest of each data set as it is written.
 
     Raises:
+        ValueError: nothing is written yet of which only the comparison of texts could be made anew.
         SourceError: a data set is not where it should be.
         RecBoleError: RecBole can't be installed, or failed.
         LLMError: there is no language model.
@@ -109,6 +112,8 @@ def make_results(
     others = [benchmark for benchmark in BENCHMARKS if not only or benchmark.SLUG in only]
     theirs = seeds if recbole_seeds is None else recbole_seeds
     aligned = seeds if stage1_seeds is None else stage1_seeds
+    if texts_only:
+        return _texts_anew(chosen, shared, out, work, config, range(aligned), ablations, advance)
     per_log = 3 + seeds * len(tasks) + theirs + bool(aligned)
     steps = _Steps(len(chosen) * per_log + len(others), advance)
     studies = [
@@ -212,50 +217,37 @@ def _study(
     study = Study(source.data, source.slug, results, _facts(source, log, corpus, split), ablation, span)
     if stage1_seeds:
         steps(f"{source.data}: other texts, and stage 1")
-        study.texts, study.cold = _texts(
-            source, folder, corpus, split, config, stage1_seeds, ablations, work, steps.say
-        )
-        study.texts_how = said(source.align)
+        add_texts(study, source, folder, corpus, split, config, stage1_seeds, ablations, work, steps.say)
     return study
 
 
-def _texts(
-    source: Source,
-    folder: Path,
-    corpus: Corpus,
-    split: Split,
+def _texts_anew(
+    sources: Sequence[Source],
+    shared: Path,
+    out: Path,
+    work: Path,
     config: FinetuneConfig,
     seeds: range,
     ablations: bool,
-    work: Path,
-    report: Callable[[str], None],
-) -> tuple[list[Result], list[Result]]:
-    """The SR alone on other texts and with parts of stage 1 left out; and what came after training, by the student."""
-    scorers: list[Scorer] = []
-    late: list[Result] = []
-    align = replace(source.align, threads=config.threads)
-    for seed in seeds:
-        plain = trained_bundle(folder, corpus, split, replace(config, task=JOINT, seed=seed), work / "bundles")
-        scorers += [
-            BundleScorer(plain, corpus.log, corpus, kind, name=SVD, threads=config.threads)
-            for kind in ("video", "comment")
-        ]
-        for variant in variants(corpus, split, work / "stage1", align, seed, report, ablations):
-            report(f"{source.data}: {variant.name}, seed {seed}")
-            one = replace(config, task=variant.task, seed=seed)
-            bundle = trained_bundle(folder, corpus, split, one, work / "bundles", variant=variant)
-            srs = [
-                BundleScorer(bundle, corpus.log, corpus, kind, name=variant.name, threads=config.threads)
-                for kind in variant.kinds
-            ]
-            scorers += srs
-            if seed == seeds[0] and variant.unknown_first:
-                scorers.append(UnknownFirst(srs[0]))
-            if variant.name == FULL or (variant.name == RAW and seed == seeds[0]):
-                scorers.append(VectorProfile(corpus, variant.texts().comment, f"text profile ({variant.name})"))
-            if bundle.student is not None:
-                late += cold_ranking(corpus.log, corpus, split, bundle, threads=config.threads)
-    return evaluate(corpus.log, corpus, split, scorers, protocols=PROTOCOLS), late
+    advance: Advance,
+) -> Path:
+    if not seeds:
+        raise ValueError(
+            "the comparison of texts alone, of no run of stage 1, is nothing: give --stage1-seeds 1 or more"
+        )
+    parts = written(out, [source.data for source in sources])  # hours later would be late to miss them
+    steps = _Steps(2 * len(sources), advance)
+    studies = []
+    for source in sources:
+        steps(f"{source.data}: converting")
+        folder = converted(source, shared, work / "logs")
+        corpus = Corpus.read(folder)
+        split = temporal_split(corpus)
+        steps(f"{source.data}: other texts, and stage 1")
+        study = Study(source.data, source.slug, [])
+        add_texts(study, source, folder, corpus, split, config, seeds, ablations, work, steps.say)
+        studies.append(study)
+    return write_texts(studies, parts, out)
 
 
 def _facts(source: Source, log: Log, corpus: Corpus, split: Split) -> list[str]:

@@ -168,6 +168,11 @@ command.add_command(reading)
     help="In the comparison of texts, leave out parts of stage 1 and of the model as well: three more runs of stage 1 "
     "per data set.",
 )
+@click.option(
+    "--texts-only",
+    is_flag=True,
+    help="Make the comparison of texts anew, and leave all else as it is written in --out.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the rows of results.json as well.")
 def results(
     shared: Path,
@@ -180,6 +185,7 @@ def results(
     recbole_seeds: int | None,
     stage1_seeds: int | None,
     ablations: bool,
+    texts_only: bool,
     as_json: bool,
 ) -> None:
     """Convert, train with several seeds, evaluate, and write results.md, results.json and the pictures.
@@ -206,6 +212,7 @@ def results(
                 recbole_seeds=recbole_seeds,
                 stage1_seeds=stage1_seeds,
                 ablations=ablations,
+                texts_only=texts_only,
                 advance=advance,
             )
         except (SourceError, LogError, RecBoleError, ValueError, OSError) as error:

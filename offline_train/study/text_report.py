@@ -7,12 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from offline_train.cold import STUDENT, TEACHER, UNKNOWN_FIRST
-from offline_train.comparison import HEADLINE, compare, rows
+from offline_train.comparison import HEADLINE, Row, compare, rows
 from offline_train.evaluation import Result
 from offline_train.figures import saved, tidy
-from offline_train.study.texts import FULL, RAW
+from offline_train.study.texts import FULL, IDS, RAW, SVD
 
 _TASKS = {"video": "Videos", "comment": "Comments"}
+
+#: ends the name of a ranking of what came after training
+_COLD = ", cold"
 
 #: results of one task and ranking, by row
 Found = Mapping[str, Sequence[Result]]
@@ -54,9 +57,16 @@ def section(data: str, slug: str, results: Sequence[Result], how: str, pictures:
     return "\n".join([*lines, "", explained, "", *verdicts, "", f"![What text is worth](results/{picture.name})\n"])
 
 
+def is_row(row: Row) -> bool:
+    """Whether a row of `results.json` belongs to this part."""
+    model = row.model.removeprefix("text profile (").removesuffix(f", {UNKNOWN_FIRST}")
+    own = model == SVD or model.startswith((IDS, RAW, FULL))
+    return own or row.protocol.endswith(_COLD)
+
+
 def named(cold: Sequence[Result]) -> list[Result]:
     """The results on what came after training, with a ranking's name of their own."""
-    return [replace(result, protocol=f"{result.protocol}, cold") for result in cold]
+    return [replace(result, protocol=f"{result.protocol}{_COLD}") for result in cold]
 
 
 def cold_section(data: str, cold: Sequence[Result]) -> str:

@@ -195,6 +195,24 @@ def test_other_texts_and_parts_of_stage_1_stand_in_the_table(
         *(f"{texts.FULL} without {part}" for part in parts),
     }
 
+    # The comparison alone, of one seed: it replaces the old one, and all else stays.
+    less = {**options, "stage1_seeds": 1, "ablations": False, "texts_only": True}
+    with pytest.raises(ValueError, match="nothing of Made up"):
+        make_results(shared, tmp_path / "empty", tmp_path / "work", **less)
+    with pytest.raises(ValueError, match="--stage1-seeds"):
+        make_results(shared, *folders, **{**less, "stage1_seeds": 0})
+    make_results(shared, *folders, **less)
+    after = json.loads((document.parent / "results.json").read_text())
+    ours = {texts.SVD, *(row["model"] for row in rows if texts.FULL in row["model"] or texts.RAW in row["model"])}
+    assert [row for row in after if row["model"] not in ours and "cold" not in row["protocol"]] == [
+        row for row in rows if row["model"] not in {texts.IDS, *ours} and "cold" not in row["protocol"]
+    ]
+    assert {row["model"] for row in after} == plain
+    assert {row["seeds"] for row in after if row["model"] in ours} == {1}
+    whole, fewer_rows = written, document.read_text()
+    assert set(fewer_rows.splitlines()) & set(whole.splitlines()) > {"## Made up", "### Comments, as-of ranking"}
+    assert whole.split("### Text and stage 1")[0] == fewer_rows.split("### Text and stage 1")[0]
+
 
 def test_a_log_is_converted_again_only_if_its_files_changed(source: Source, shared: Path, tmp_path: Path) -> None:
     first = converted(source, shared, tmp_path / "logs")
