@@ -231,6 +231,8 @@ def _texts_anew(
     ablations: bool,
     advance: Advance,
 ) -> Path:
+    if not sources:
+        raise ValueError("no data set that was asked for has a comparison of texts; leave --texts-only out")
     if not seeds:
         raise ValueError(
             "the comparison of texts alone, of no run of stage 1, is nothing: give --stage1-seeds 1 or more"

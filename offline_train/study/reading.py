@@ -7,7 +7,7 @@ Each row ranks comments by the cosine to the mean of the user's own, `VectorProf
 a text are read, whether words come before it, and how far the principal components of the standardised vectors are
 equalised. Targets are those of the validation part, as such things are chosen by it. It takes one reading of the texts
 for each number of tokens, with the words and without, where a run of both stages takes hours; and only of the texts
-that the targets asked for are ranked with, so a few hundred targets take minutes on any log.
+that the targets asked for are ranked with: for 300 a third of Rotten Tomatoes'.
 """
 
 from __future__ import annotations

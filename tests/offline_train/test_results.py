@@ -201,6 +201,8 @@ def test_other_texts_and_parts_of_stage_1_stand_in_the_table(
         make_results(shared, tmp_path / "empty", tmp_path / "work", **less)
     with pytest.raises(ValueError, match="--stage1-seeds"):
         make_results(shared, *folders, **{**less, "stage1_seeds": 0})
+    with pytest.raises(ValueError, match="no data set"):
+        make_results(shared, *folders, only=("amazon-beauty",), **less)
     make_results(shared, *folders, **less)
     after = json.loads((document.parent / "results.json").read_text())
     ours = {texts.SVD, *(row["model"] for row in rows if texts.FULL in row["model"] or texts.RAW in row["model"])}
