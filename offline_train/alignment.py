@@ -154,7 +154,7 @@ class _Run:
         for optimizer, rate in zip(self.optimizers, (config.learning_rate, config.head_learning_rate), strict=True):
             _set_rate(optimizer, rate)
         self.memory: list[_Memory] = []
-        self.reading = Reading(llm, self.texts, config.text_tokens)
+        self.reading = Reading(llm, self.texts, config.text_tokens, config.prompt_tokens)
         if saved is not None:
             self._restore(saved)
 
@@ -249,7 +249,7 @@ class _Run:
         drawn = [self.drawer.draw(int(row)) for row in self._local(self.batches[number])]
         batch = AlignmentBatch.of(drawn)
         prompts = [self.reading.prompt(d.prompt) for d in drawn]
-        responses = [self.reading.text(d.target) for d in drawn]
+        responses = [self.reading.shown(d.target) for d in drawn]
         micro = micro_batches([len(p) + len(r) for p, r in zip(prompts, responses, strict=True)], config.micro_tokens)
         live = np.flatnonzero(batch.live | config.live_histories)
         rows = [self.reading.text(int(batch.texts[i])) for i in live]

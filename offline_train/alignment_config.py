@@ -34,6 +34,7 @@ class AlignmentConfig:
     z: float = 1.0  #: of the InfoNCE with z in L_align; 0 in an ablation
     dropout: float = 0.3  #: the SR's
     text_tokens: int = 64  #: of a text, the first so many are read
+    prompt_tokens: int = 0  #: ours: of a text in a prompt and in the response; 0: as many as `text_tokens`
     micro_tokens: int = 1024  #: ours: tokens that are read at once with gradients
     live_histories: bool = False  #: ours
     head_samples: int = 0  #: ours: for `head_epochs`; 0: as many as `samples`

@@ -12,10 +12,15 @@ from offline_train.prompts import Piece
 
 
 class Reading:
-    """Texts of a corpus as token ids, each of them cut on its own."""
+    """Texts of a corpus as token ids, each of them cut on its own.
 
-    def __init__(self, llm: LLM, texts: CorpusTexts, most: int) -> None:
-        self._llm, self._texts, self._most = llm, texts, most
+    Args:
+        most: tokens of a text that is read to get its vector.
+        in_prompt: tokens of a text in a prompt and in the response to it, where they are fewer; 0: `most`.
+    """
+
+    def __init__(self, llm: LLM, texts: CorpusTexts, most: int, in_prompt: int = 0) -> None:
+        self._llm, self._texts, self._most, self._in_prompt = llm, texts, most, in_prompt or most
         self._tokens: dict[int, list[int]] = {}
 
     def text(self, text: int) -> list[int]:
@@ -25,11 +30,15 @@ class Reading:
             self._tokens[text] = row or [0]
         return self._tokens[text]
 
+    def shown(self, text: int) -> list[int]:
+        """The same as a prompt shows it and a response says it."""
+        return self.text(text)[: self._in_prompt]
+
     def prompt(self, pieces: Sequence[Piece]) -> list[int]:
         """Of a prompt, with its texts in place."""
         ids: list[int] = []
         for piece in pieces:
-            ids += self.text(piece) if isinstance(piece, int) else self._llm.literal(piece)
+            ids += self.shown(piece) if isinstance(piece, int) else self._llm.literal(piece)
         return ids
 
 

@@ -46,7 +46,14 @@ SOURCES = (
         "Only the day of a review is known; within a day the order is the file's, which puts a film's reviews "
         "together. What counts recent engagements gains from that. A comment target is the user's own new review.",
         # as infra/training/rotten-tomatoes.yaml: the table is of what `lsvcr train full` makes by it
-        replace(ALIGN, draw=replace(ALIGN.draw, prompt_history=3), samples=768, z_samples=512),
+        replace(
+            ALIGN,
+            draw=replace(ALIGN.draw, prompt_history=3),
+            samples=768,
+            z_samples=512,
+            text_tokens=48,
+            prompt_tokens=16,
+        ),
     ),
     Source(
         "HetRec",

@@ -195,8 +195,8 @@ def said(align: AlignmentConfig) -> str:
     still = align.comment_map_rate == 0
     return (
         f"Stage 1: {DEFAULT_LLM}, {align.samples:,} samples in batches of {align.batch}, prompts with up to "
-        f"{align.draw.prompt_history} items of each history, {align.text_tokens} tokens of a text, read after "
-        f"{LANGUAGES[align.draw.language].text!r}, up to "
+        f"{align.draw.prompt_history} items of each history, {align.prompt_tokens or align.text_tokens} tokens of "
+        f"a text; for its vector {align.text_tokens} are read after {LANGUAGES[align.draw.language].text!r}; up to "
         f"{align.draw.same_video} comment samples of a batch under the same video; before, the heads alone "
         f"{align.head_epochs} times over {align.head_samples:,} other samples. "
         + "Titles' text MLP learns and comments' does not; stage 2 keeps the former where validation is better. "

@@ -115,6 +115,15 @@ def test_the_text_mlp_learns_as_fast_as_it_is_told(data, whole, tmp_path):
         assert any(value.abs().sum() > 0 for name, value in aligned.llm.lora().items() if "lora_B" in name)
 
 
+def test_texts_can_be_cut_earlier_in_prompts_than_where_their_vectors_are_read(data, tmp_path):
+    plain = dataclasses.replace(QUICK, samples=8, head_epochs=0, z_samples=0, replay=0)
+    at_all, short = (run(data, tmp_path / f"{n}", dataclasses.replace(plain, prompt_tokens=n)) for n in (0, 2))
+    (before,), (after,) = at_all.curve, short.curve
+    assert after.tokens < before.tokens
+    assert abs(after.lm - before.lm) > 1e-3
+    assert after.rec == pytest.approx(before.rec, abs=1e-5), "vectors of texts are the same"
+
+
 def test_the_map_to_z_begins_below_chance_and_the_rest_as_it_was(data, tmp_path):
     settings = dataclasses.replace(QUICK, z_samples=48, z_steps=150, head_epochs=0, learning_rate=0.0, replay=0)
     read = []
