@@ -193,7 +193,7 @@ class _Run:
         vectors = self.store.vectors([self.texts.distinct[i] for i in at], self.embedding)
         self.base = torch.from_numpy(vectors).to(next(self.heads.parameters()).device)
         if fit:
-            self.heads.maps.fit(self.base[torch.from_numpy(self.texts.early[at])])
+            self.heads.maps.fit(self.base[torch.from_numpy(self.texts.early[at])], self.config.equalised)
 
     def _local(self, rows: np.ndarray) -> np.ndarray:
         rank, processes = place()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from msgspec import Meta
 
 from offline_train.alignment_losses import TEMPERATURE
+from offline_train.alignment_maps import EQUALISED
 from offline_train.alignment_samples import DrawConfig
 from offline_train.llm import LoraSettings
 
@@ -24,6 +28,9 @@ class AlignmentConfig:
     learning_rate: float = 3e-4
     head_learning_rate: float = 3e-4  #: ours: while the heads learn alone; beside the LLM it is `learning_rate`
     map_rate: float = 1.0  #: ours: at which part of these rates the text MLP learns; 0: it stays as it starts
+    #: ours: the power of its deviation by which a component of the LLM's is divided where the text MLP begins, 0: as it
+    #: is, 1: whitened; a titles' MLP of their own begins with 0. `lsvcr evaluate reading` compares them
+    equalised: Annotated[float, Meta(ge=0, le=1)] = EQUALISED
     #: ours: comments have a text MLP and an A of their own, which learns at this part; None: they share the titles'
     comment_map_rate: float | None = None
     warmup: float = 0.03

@@ -99,17 +99,17 @@ class TextMaps(nn.Module):
         self.title = TextMap(llm_dim, text_dim)
         self.comment = TextMap(llm_dim, text_dim) if apart else None
 
-    def fit(self, pooled: Tensor) -> None:
+    def fit(self, pooled: Tensor, equalised: float = EQUALISED) -> None:
         """See `TextMap.fit`. Titles' MLP of their own starts from components as they are.
 
         It learns, and from half equalised ones what it learned was worth less (docs/training.md): weak components are
         many, and made strong they fit the few samples' noise.
         """
         if self.comment is None:
-            self.title.fit(pooled)
+            self.title.fit(pooled, equalised)
             return
         self.title.fit(pooled, equalised=0.0)
-        self.comment.fit(pooled)
+        self.comment.fit(pooled, equalised)
 
     def of_log(self, pooled: np.ndarray, texts: CorpusTexts, method: str) -> TextVectors:
         """A log's text vectors, from pooled ones [distinct, d_llm]."""

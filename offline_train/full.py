@@ -206,14 +206,15 @@ def llm_vectors(
     stage(f"embedding {len(texts.distinct):,} texts")
     pooled = store.vectors(texts.distinct, embedding, config.batch_tokens)
     seconds["embedding"] = time.perf_counter() - began
-    where = cache / "texts" / _name(store.fingerprint, config.align.text_tokens, log.digest.tobytes(), config.stage1)
+    read = store.fingerprint, config.align.text_tokens, config.align.equalised
+    where = cache / "texts" / _name(read, log.digest.tobytes(), config.stage1)
     if rank:
         return Made(where, base, aligned, folder, curves, seconds)
     early = torch.from_numpy(pooled[texts.early])
     if aligned is None:
         torch.manual_seed(config.align.seed)
         maps, start = TextMaps(llm.dim, TEXT_DIM), None
-        maps.fit(early)
+        maps.fit(early, config.align.equalised)
     else:
         aligned.heads.straighten(early)
         maps, start = aligned.heads.maps.cpu(), {k: v.cpu() for k, v in aligned.heads.start().items()}

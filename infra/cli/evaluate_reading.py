@@ -58,8 +58,9 @@ def reading(
 ) -> None:
     """Rank comments by a language model's vectors, untrained, for each way of reading texts.
 
-    Choose `align.text_tokens` and the model itself by this, before a run of both stages: it only reads the texts that
-    the targets are ranked with, twice for each --tokens. With --limit 300 a third of Rotten Tomatoes' are.
+    Choose `align.text_tokens`, `align.equalised` and the model itself by this, before a run of both stages: it only
+    reads the texts that the targets are ranked with, twice for each --tokens. With --limit 300 a third of Rotten
+    Tomatoes' are.
     """
     from offline_train.corpus import Corpus, temporal_split
     from offline_train.llm import LLMError
@@ -87,7 +88,8 @@ def reading(
     show(results, as_json)
     click.echo(
         f"{tokens[0]}: tokens of a text that are read; {WORDS}+: after {LANGUAGES[language].text!r}, as by stage 1.\n"
-        "plain, half, whitened: components of the standardised vectors as they are, half equalised, equal; stage 1 "
-        "starts from half.\nEach row is the cosine to the mean of the user's own comments; nothing is trained.",
+        "plain, half, whitened: components of the standardised vectors as they are, half equalised, equal: "
+        "align.equalised 0, 0.5 (the default) and 1.\n"
+        "Each row is the cosine to the mean of the user's own comments; nothing is trained.",
         err=as_json,
     )

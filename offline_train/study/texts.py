@@ -143,9 +143,9 @@ class Variant:
         return made.folder
 
 
-def _read(settings: AlignmentConfig) -> tuple[int, int]:
+def _read(settings: AlignmentConfig) -> tuple[int, int, float]:
     """What decides the vectors of a model that was not aligned."""
-    return settings.text_tokens, settings.seed
+    return settings.text_tokens, settings.seed, settings.equalised
 
 
 def variants(

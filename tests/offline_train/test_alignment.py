@@ -164,7 +164,10 @@ def apart(data, tmp_path_factory):
 
 def test_comments_can_have_a_text_mlp_of_their_own(data, apart, tmp_path):
     config = dataclasses.replace(QUICK, comment_map_rate=0.0, learning_rate=0.0, head_learning_rate=0.0)
-    where = run(data, tmp_path, config).heads.state_dict()
+    where = run(data, tmp_path / "half", config).heads.state_dict()
+    plain = run(data, tmp_path / "plain", dataclasses.replace(config, equalised=0.0)).heads.state_dict()
+    assert plain["maps.title.up.weight"].equal(where["maps.title.up.weight"])
+    assert not plain["maps.comment.up.weight"].equal(where["maps.comment.up.weight"]), "as align.equalised says"
     after = apart.heads.state_dict()
     assert where["maps.title.down.weight"].equal(where["maps.comment.down.weight"]), "both start from one analysis"
     assert after["maps.comment.up.weight"].equal(where["maps.comment.up.weight"])

@@ -59,6 +59,12 @@ def test_titles_with_a_map_of_their_own_start_from_components_as_they_are():
     assert off(apart.comment.vectors(x), half) < 0.03 < off(apart.comment.vectors(x), plain)
     assert off(together.title.vectors(x), half) < 0.03
 
+    for maps in (apart, together):  # as `align.equalised: 0` has it
+        maps.fit(torch.from_numpy(x), 0.0)
+    assert off(apart.title.vectors(x), plain) < 0.03
+    assert off(apart.comment.vectors(x), plain) < 0.03
+    assert off(together.title.vectors(x), plain) < 0.03
+
 
 def test_a_direction_that_the_fitted_texts_hardly_have_is_not_blown_up():
     torch.manual_seed(0)

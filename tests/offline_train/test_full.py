@@ -18,7 +18,7 @@ from offline_train import llm_texts
 from offline_train.alignment_maps import TextMaps
 from offline_train.corpus import Corpus, temporal_split
 from offline_train.embedding import CorpusTexts
-from offline_train.full import read_config
+from offline_train.full import llm_vectors, read_config
 from offline_train.log import Log
 from offline_train.text import text_vectors
 
@@ -81,6 +81,18 @@ def test_the_vectors_come_by_the_door_of_the_others(ran):
         llm_texts.read(folder / "few", log)
 
 
+def test_without_stage_1_texts_are_equalised_as_the_configuration_says(ran, tmp_path):
+    folder, path, _ = ran
+    corpus = Corpus.read(folder / "log")
+    made = []
+    for power in ("0", "0.5"):
+        config = read_config(path, {"stage1": "false", "cache": str(tmp_path), "align.equalised": power})
+        made.append(llm_vectors(config, corpus, temporal_split(corpus)).folder)
+    plain, half = (text_vectors(corpus.log, f"llm:{where}").comment for where in made)
+    first = [np.square(vectors[:, 0]).mean() for vectors in (plain, half)]
+    assert first[0] > 1.2 * first[1], "the strongest component has more of a vector where it was not weakened"
+
+
 def test_titles_and_comments_can_have_vectors_of_their_own(ran, tmp_path):
     log = Log.read(ran[0] / "log")
     both = log.comment_texts[0]  # a text that is a title as well is read as what it stands for
@@ -113,6 +125,8 @@ def test_a_mistyped_key_is_named(ran):
     result = CliRunner().invoke(main, ["train", "full", "--config", str(path), "--set", "align.batch=many"])
     assert result.exit_code == 1
     assert "align.batch" in result.output
+    with pytest.raises(ValueError, match=r"<= 1.*align\.equalised"):
+        read_config(path, {"align.equalised": "2"})
 
 
 @pytest.mark.parametrize("name", ["paper", "rotten-tomatoes"])
