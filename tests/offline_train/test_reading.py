@@ -11,9 +11,13 @@ from click.testing import CliRunner
 pytest.importorskip("torch")
 pytest.importorskip("peft")
 
+import numpy as np
 import tiny_llm
+import torch
 
 from infra.cli import main
+from offline_train.alignment_maps import TextMap
+from offline_train.corpus import Corpus, temporal_split
 from offline_train.embedding import CorpusTexts
 from offline_train.llm import LLM
 from offline_train.log import Log
@@ -75,6 +79,25 @@ def test_only_the_texts_of_the_targets_asked_for_are_read(
     monkeypatch.setattr(reading, "_FITTED", 10**6)
     more, thin = [json.loads(run(log, model, tmp_path / "all", *options)[1]) for options in ((), ("--limit", 10**6))]
     assert more == thin, "a limit that leaves all targets changes nothing"
+
+
+def test_a_comment_has_its_own_vector_whatever_else_is_read(
+    log: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_FITTED", 40)  # some comments are read only because they are shown
+    corpus = Corpus.read(log)
+    split = temporal_split(corpus)
+    monkeypatch.setattr(
+        TextMap, "fit", lambda mapping, *_: mapping.standard.fit(torch.zeros(2, mapping.down.in_features))
+    )
+    shown = np.zeros((2, len(corpus.log.comment_ids)), bool)
+    shown[0, ::7], shown[1] = True, True
+    some, everything = (
+        next(reading._read(corpus, split, rows, LLM.load(str(model)), tmp_path, 6, "", lambda *_: None))._unit
+        for rows in shown
+    )
+    assert np.allclose(some[::7], everything[::7], atol=1e-5)
+    assert (np.abs(some[1:7] - everything[1:7]).max(1) > 0.1).any(), "what is not shown was not read"
 
 
 def test_a_missing_language_model_is_named(log: Path, tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from offline_train.comparison import Row
 from offline_train.deployed import NAME
 from offline_train.evaluation import LEAK, Result
 from offline_train.metrics import Ranks, summary
 from offline_train.report import COLUMNS, Study, write_report
+from offline_train.study import text_report
 
 N = 400
 
@@ -126,3 +128,24 @@ def test_data_sets_that_are_not_done_again_stay_as_they_were(tmp_path: Path) -> 
     own = write_report([study(6), other], tmp_path, how=["Trained by hand."]).read_text()
     assert "- HetRec: Trained by hand." in own
     assert "- Elsewhere: Trained on horseback." in own
+
+
+@pytest.mark.parametrize(
+    ("model", "protocol", "belongs"),
+    [
+        ("lsvcr", "as-of", True),
+        ("lsvcr (videos alone), unknown first", "full", True),
+        ("no-stage-1", "full", True),
+        ("ids alone", "as-of", True),
+        ("SVD text", "as-of", True),
+        ("text profile (lsvcr)", "full", True),
+        ("student's vectors", "as-of, cold", True),
+        ("LSVCR", "as-of", False),
+        ("LSVCR (ids alone)", "full, unseen", False),
+        ("text profile (SVD text)", "full", False),
+        ("text profile (TF-IDF)", "full", False),
+    ],
+)
+def test_rows_of_the_comparison_of_texts_are_told_from_the_others(model: str, protocol: str, belongs: bool) -> None:
+    row = Row("HetRec", "video", protocol, "temporal", model, "ndcg@10", 0.1, 0.0, 1)
+    assert text_report.is_row(row) == belongs
