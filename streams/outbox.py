@@ -124,8 +124,7 @@ class Outbox:
             if task is not None:
                 task.cancel()
         if self._producer is not None:
-            with suppress(TimeoutError, KafkaError):  # aiokafka would wait for a broker that is away
-                await asyncio.wait_for(self._producer.stop(), 2.0)
+            await _stop(self._producer)
 
     # --- the requests -------------------------------------------------------------------------------------------------
 
@@ -250,3 +249,17 @@ class Outbox:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.critical("nothing can be sent any more", exc_info=error)
             self._fail_waiting(str(error))
+
+
+async def _stop(producer: AIOKafkaProducer) -> None:
+    """Let go of the connections, and of what was handed over and not confirmed.
+
+    `stop` waits for a broker that is away; given up, it leaves its sender at work, which sends them when the broker is
+    back, whatever we said of them.
+    """
+    with suppress(TimeoutError, KafkaError):
+        await asyncio.wait_for(producer.stop(), 1.0)
+        return
+    for closing in (producer._sender.close(), producer.client.close()):
+        with suppress(TimeoutError, KafkaError):
+            await asyncio.wait_for(closing, 1.0)
