@@ -51,6 +51,7 @@ class AlignmentConfig:
     replay: int = 0  #: ours: steps of the heads after each step of the LLM ...
     replay_batches: int = 8  #: ... over the last so many batches
     checkpoint_gradients: bool = False
+    compile: bool = False  #: ours: the LLM's layers, by a C++ compiler: faster after a few minutes, but for last digits
     checkpoint_steps: int = 5
     seed: int = 0
     threads: int = 2

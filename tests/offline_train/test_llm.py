@@ -97,6 +97,39 @@ def test_merged_weights_give_the_same_vectors(llm):
     assert llm.fingerprint() != fingerprint
 
 
+def test_compiled_layers_say_the_same_in_the_same_gradients_and_under_another_name(folder, tmp_path):
+    said, counters = {}, torch._dynamo.utils.counters["stats"]
+    counters.clear()
+    for compiled in (False, True):
+        llm = load_reader(str(folder), tmp_path, AlignmentConfig(compile=compiled))
+        llm._bf16 = False  # in which last digits are the third
+        before = llm.pooled([[1, 2, 3, 4, 5, 6], [7], [8, 9]])
+        torch.manual_seed(0)
+        llm.add_lora(LoraSettings(dropout=0.0))
+        for value in llm.lora().values():
+            torch.nn.init.normal_(value, std=0.1)
+        llm.train()
+        state, entropy = llm.read([[1, 2, 3], [4]], [[5, 6], [7]])
+        (state.sum() + entropy).backward()
+        assert all(value.grad.abs().max() > 0 for value in llm.lora().values())
+        llm.merge()
+        after = llm.pooled([[3, 4], [5, 6, 7]])
+        parts = [before, state, entropy, *(value.grad for value in llm.lora().values()), after]
+        said[compiled] = parts, PooledStore(llm, tmp_path, 16).fingerprint
+        assert (counters["unique_graphs"] > 0) == compiled
+    (plain, name), (fused, other) = said[False], said[True]
+    for one, another in zip(plain, fused, strict=True):
+        assert torch.allclose(one, another, atol=1e-4, rtol=1e-4)
+    assert other != name
+
+
+def test_without_a_compiler_compiling_fails_with_a_reason(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", str(tmp_path / "no-such-compiler"))
+    assert not llm_module.can_compile()
+    with pytest.raises(LLMError, match=r"align\.compile needs a C\+\+ compiler"):
+        load_reader(str(folder), tmp_path, AlignmentConfig(compile=True))
+
+
 def test_embedding_computes_only_what_is_new(llm, tmp_path):
     seen = []
 
