@@ -121,8 +121,8 @@ def _pays(data: str, task: str, protocol: str, found: Found, stage2: str) -> str
     if min(len(full), len(without)) < 2:
         seeds = "one seed, so without a spread of seeds"
     return (
-        f"- {_TASKS[task]}, {protocol}: {FULL}{stage2} is {verdict.word} {RAW}{stage2} by targets ({verdict.difference:+.4f} ± "
-        f"{verdict.error:.4f}), {seeds}."
+        f"- {_TASKS[task]}, {protocol}: {FULL}{stage2} is {verdict.word} {RAW}{stage2} by targets "
+        f"({verdict.difference:+.4f} ± {verdict.error:.4f}), {seeds}."
     )
 
 
