@@ -111,7 +111,7 @@ def _figures(data: str, each: Sequence[Result]) -> tuple[float, float]:
     return row.mean, row.std
 
 
-def _pays(data: str, task: str, protocol: str, found: Found, stage2: str) -> str:
+def _pays(data: str, task: str, protocol: str, found: Found, stage2: str = "") -> str:
     """Whether stage 1 pays before a stage 2 of one kind, which ends the names of its rows."""
     full, without = found[FULL + stage2], found[RAW + stage2]
     (whole, spread), (raw, other) = _figures(data, full), _figures(data, without)

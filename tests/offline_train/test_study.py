@@ -54,7 +54,7 @@ def test_recbole_learns_from_training_alone_and_is_asked_every_video_question_of
     assert task["test_items"][task["test_offsets"][-2] :].tolist() == newest.tolist()
 
 
-def test_what_one_seed_says_of_stage_1_is_not_said_to_be_beyond_a_spread() -> None:
+def test_what_one_seed_says_of_stage_1_is_not_said_to_be_beyond_a_spread(tmp_path: Path) -> None:
     def result(model: str, above: list[int]) -> Result:
         ranks = Ranks(np.array(above * 50), np.ones(len(above) * 50, np.int64))
         return Result("video", "as-of", "temporal", model, summary(ranks), {"ranked": len(ranks)}, 0.0, ranks=ranks)
@@ -66,6 +66,12 @@ def test_what_one_seed_says_of_stage_1_is_not_said_to_be_beyond_a_spread() -> No
     said = text_report._pays("x", "video", "as-of", two)
     assert "lsvcr is above no-stage-1" in said
     assert "beyond the seeds' spread (0.0" in said
+
+    alone = " (videos alone)"  # each stage 2 is compared with its like
+    each = [result(FULL, worse), result(RAW, better), result(FULL + alone, better), result(RAW + alone, worse)]
+    whole = text_report.section("x", "x", each, "How.", tmp_path)
+    assert "- Videos, as-of: lsvcr is below no-stage-1 by targets" in whole
+    assert "- Videos, as-of: lsvcr (videos alone) is above no-stage-1 (videos alone) by targets" in whole
 
 
 def test_answers_belong_to_their_questions(corpus: Corpus) -> None:
