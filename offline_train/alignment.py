@@ -116,6 +116,8 @@ class _Run:
     ) -> None:
         self.config, self.folder, self.store, self.embedding = config, folder, store, embedding
         self.texts = CorpusTexts.of(corpus.log, split.valid_ms)
+        #: bool [distinct]: texts that LoRA never reads for their vectors
+        self.as_came = self.texts.of_comments() & config.comments_as_came
         self.drawer = Drawer(corpus, split, self.texts, config.draw, config.seed)
         rows = self.drawer.choose(config.samples)
         # A batch of another size would have another chance level: what does not fill one is left out.
@@ -251,7 +253,7 @@ class _Run:
         prompts = [self.reading.prompt(d.prompt) for d in drawn]
         responses = [self.reading.shown(d.target) for d in drawn]
         micro = micro_batches([len(p) + len(r) for p, r in zip(prompts, responses, strict=True)], config.micro_tokens)
-        live = np.flatnonzero(batch.live | config.live_histories)
+        live = np.flatnonzero((batch.live | config.live_histories) & ~self.as_came[batch.texts])
         rows = [self.reading.text(int(batch.texts[i])) for i in live]
         live_micro = micro_batches([len(self.llm.opening) + len(row) for row in rows], config.micro_tokens)
 

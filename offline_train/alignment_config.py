@@ -33,6 +33,8 @@ class AlignmentConfig:
     equalised: Annotated[float, Meta(ge=0, le=1)] = EQUALISED
     #: ours: comments have a text MLP and an A of their own, which learns at this part; None: they share the titles'
     comment_map_rate: float | None = None
+    #: ours: what comments say is read by the LLM as it came, and nothing of their vectors goes to LoRA
+    comments_as_came: bool = False
     warmup: float = 0.03
     temperature: float = TEMPERATURE
     rec: float = 1.0

@@ -49,6 +49,16 @@ class CorpusTexts:
         early[at[known & (at >= 0)]] = True
         return CorpusTexts(list(index), at[: len(log.video_ids)], at[len(log.video_ids) :], early)
 
+    def some(self, which: np.ndarray) -> list[str]:
+        """The distinct texts where `which`, bool [distinct], says so."""
+        return [self.distinct[i] for i in np.flatnonzero(which)]
+
+    def of_comments(self) -> np.ndarray:
+        """bool [distinct]: some comment says it."""
+        said = np.zeros(len(self.distinct), bool)
+        said[self.comment[self.comment >= 0]] = True
+        return said
+
 
 class PooledStore:
     """Pooled vectors of one LLM, float32 [n, d_llm], on disk."""

@@ -187,8 +187,15 @@ def llm_vectors(
     store = PooledStore(llm, cache, config.align.text_tokens)
     base = store.fingerprint
     aligned: Aligned | None = None
-    began = time.perf_counter()
+    as_came = texts.of_comments() & (config.stage1 and config.align.comments_as_came)
+    pooled = np.empty((len(texts.distinct), llm.dim), np.float32)
     folder = curves = None
+    if as_came.any():
+        began = time.perf_counter()
+        stage(f"embedding {as_came.sum():,} comments by the language model as it came")
+        pooled[as_came] = store.vectors(texts.some(as_came), embedding, config.batch_tokens)
+        seconds["embedding as it came"] = time.perf_counter() - began
+    began = time.perf_counter()
     if config.stage1:
         folder = cache / "stage1" / _name(asdict(config.align), base, log.digest.tobytes(), split.name)
         stage(f"stage 1 in {folder}")
@@ -203,10 +210,10 @@ def llm_vectors(
     seconds["stage 1"] = time.perf_counter() - began
 
     began = time.perf_counter()
-    stage(f"embedding {len(texts.distinct):,} texts")
-    pooled = store.vectors(texts.distinct, embedding, config.batch_tokens)
+    stage(f"embedding {(~as_came).sum():,} texts")
+    pooled[~as_came] = store.vectors(texts.some(~as_came), embedding, config.batch_tokens)
     seconds["embedding"] = time.perf_counter() - began
-    read = store.fingerprint, config.align.text_tokens, config.align.equalised
+    read = store.fingerprint, config.align.text_tokens, config.align.equalised, config.align.comments_as_came
     where = cache / "texts" / _name(read, log.digest.tobytes(), config.stage1)
     if rank:
         return Made(where, base, aligned, folder, curves, seconds)

@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import torch
 
 from offline_train.alignment_checkpoint import CHECKPOINT
@@ -97,18 +98,21 @@ def _embed(
 ) -> TextVectors:
     texts = CorpusTexts.of(corpus.log, split.valid_ms)
     llm = load_reader(config.llm, _cache(work), align)
-    before = PooledStore(llm, _cache(work), align.text_tokens).folder.name  # the next alignment begins with these
-    llm.add_lora(align.lora)
-    llm.load_lora(torch.load(folder / _LORA, map_location="cpu", weights_only=True))
-    llm.merge()
     told = _Rarely(stage)
 
     def advance(done: int, total: int, rate: float) -> None:
         told(done, total, f"{rate:,.0f} tokens/s")
 
+    before = PooledStore(llm, _cache(work), align.text_tokens)  # the next alignment begins with these
+    pooled = np.empty((len(texts.distinct), llm.dim), np.float32)
+    as_came = texts.of_comments() & align.comments_as_came
+    pooled[as_came] = before.vectors(texts.some(as_came), advance)
+    llm.add_lora(align.lora)
+    llm.load_lora(torch.load(folder / _LORA, map_location="cpu", weights_only=True))
+    llm.merge()
     store = PooledStore(llm, _cache(work), align.text_tokens)
-    pooled = store.vectors(texts.distinct, advance)
-    (folder / _STORES).write_bytes(msgspec.json.encode([before, store.folder.name]))
+    pooled[~as_came] = store.vectors(texts.some(~as_came), advance)
+    (folder / _STORES).write_bytes(msgspec.json.encode([before.folder.name, store.folder.name]))
     maps = TextMaps(llm.dim, TEXT_DIM, (folder / _MAPS["comment"]).exists())
     for name, mapping in maps.named_children():
         mapping.load_state_dict(torch.load(folder / _MAPS[name], map_location="cpu", weights_only=True))

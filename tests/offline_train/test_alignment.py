@@ -124,6 +124,25 @@ def test_texts_can_be_cut_earlier_in_prompts_than_where_their_vectors_are_read(d
     assert after.rec == pytest.approx(before.rec, abs=1e-5), "vectors of texts are the same"
 
 
+def test_lora_learns_nothing_from_vectors_of_comments_that_are_read_as_they_came(data, tmp_path, monkeypatch):
+    learned = []  # rows that are read with gradients, for their vectors
+    pooled = LLM.pooled
+
+    def spy(llm, rows):
+        learned.extend(tuple(row) for row in rows if torch.is_grad_enabled())
+        return pooled(llm, rows)
+
+    monkeypatch.setattr(LLM, "pooled", spy)
+    corpus, _, model = data
+    llm, log = LLM.load(str(model)), corpus.log
+    titles, comments = ({tuple(row) for row in llm.tokens(t, 6)} for t in (log.video_titles, log.comment_texts))
+    for came in (False, True):
+        learned.clear()
+        run(data, tmp_path / f"{came}", dataclasses.replace(LLM_ONLY, z_samples=0, comments_as_came=came))
+        assert set(learned) & titles
+        assert bool(set(learned) & (comments - titles)) != came
+
+
 def test_the_map_to_z_begins_below_chance_and_the_rest_as_it_was(data, tmp_path):
     settings = dataclasses.replace(QUICK, z_samples=48, z_steps=150, head_epochs=0, learning_rate=0.0, replay=0)
     read = []

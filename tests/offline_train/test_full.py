@@ -17,8 +17,8 @@ from model_runtime.scorer import Scorer
 from offline_train import llm_texts
 from offline_train.alignment_maps import TextMaps
 from offline_train.corpus import Corpus, temporal_split
-from offline_train.embedding import CorpusTexts
-from offline_train.full import llm_vectors, read_config
+from offline_train.embedding import CorpusTexts, PooledStore
+from offline_train.full import llm_vectors, load_reader, read_config
 from offline_train.log import Log
 from offline_train.text import text_vectors
 
@@ -91,6 +91,29 @@ def test_without_stage_1_texts_are_equalised_as_the_configuration_says(ran, tmp_
     plain, half = (text_vectors(corpus.log, f"llm:{where}").comment for where in made)
     first = [np.square(vectors[:, 0]).mean() for vectors in (plain, half)]
     assert first[0] > 1.2 * first[1], "the strongest component has more of a vector where it was not weakened"
+
+
+@pytest.mark.parametrize("came", [False, True])
+def test_comments_are_read_by_the_language_model_that_the_configuration_says(ran, tmp_path, came):
+    folder, path, _ = ran
+    corpus = Corpus.read(folder / "log")
+    log = corpus.log
+    config = read_config(path, {"cache": str(tmp_path), "align.comments_as_came": str(came).lower()})
+    made = llm_vectors(config, corpus, temporal_split(corpus))
+    unchanged, aligned = load_reader(config.llm, tmp_path, config.align), made.aligned.llm
+    vectors = text_vectors(log, f"llm:{made.folder}")
+    comments = np.isin(log.video_titles, log.comment_texts)  # titles that a comment says as well: read as that
+    titles = [title for title, said in zip(log.video_titles, comments, strict=True) if not said]
+    for texts, found, llm in (
+        (titles, vectors.video[~comments], aligned),
+        (log.comment_texts, vectors.comment, unchanged if came else aligned),
+    ):
+        store = PooledStore(llm, tmp_path / "other", config.align.text_tokens)
+        expected = made.aligned.heads.maps.title.vectors(store.vectors(texts))
+        assert np.allclose(found, expected, atol=1e-3)
+    both = [PooledStore(llm, tmp_path / "other", 6).vectors(log.comment_texts) for llm in (unchanged, aligned)]
+    by_either = [made.aligned.heads.maps.title.vectors(pooled) for pooled in both]
+    assert not np.allclose(*by_either, atol=5e-3), "else this could not tell them apart"
 
 
 def test_titles_and_comments_can_have_vectors_of_their_own(ran, tmp_path):

@@ -353,7 +353,7 @@ def test_a_language_model_is_aligned_now_and_then_and_reads_what_is_new(
     from offline_train.finetuning import Finetuned
     from offline_train.text import TextVectors
 
-    options = STAGE1 | ({"comment_map_rate": 0.0} if apart else {})
+    options = STAGE1 | ({"comment_map_rate": 0.0, "comments_as_came": True} if apart else {})
     stage1 = {"every_days": 30, "llm": str(tiny_llm.make(tmp_path / "model")), "options": options}
     log = shutil.copytree(folder, tmp_path / "log")
     settings = config(log, tmp_path, stage1=stage1, gate={"fewest": 10, "margin": 0.9})
