@@ -14,7 +14,7 @@ from offline_train.llm import LoraSettings
 
 #: to be raised when the same settings make other heads, or the same heads other vectors: what older code left behind is
 #: not gone on with then
-VERSION = 6
+VERSION = 7
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class AlignmentConfig:
     #: ours: the power of its deviation by which a component of the LLM's is divided where the text MLP begins, 0: as it
     #: is, 1: whitened; a titles' MLP of their own begins with 0. `lsvcr evaluate reading` compares them
     equalised: Annotated[float, Meta(ge=0, le=1)] = EQUALISED
-    #: ours: comments have a text MLP and an A of their own, which learns at this part; None: they share the titles'
+    #: ours: comments have a text MLP and an A of their own, which learns at this part; None: they share the titles'; 0:
+    #: it stays the LLM's principal components, found anew after stage 1, and so does A
     comment_map_rate: float | None = None
     #: ours: what comments say is read by the LLM as it came, and nothing of their vectors goes to LoRA
     comments_as_came: bool = False

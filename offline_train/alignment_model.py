@@ -66,6 +66,19 @@ class Aligner(nn.Module):
             mapping.turn(axes)
             weight.copy_(weight.double() @ axes * (_TEXT_LENGTH / length))
 
+    @torch.no_grad()
+    def comments_by_components(self, pooled: Tensor, equalised: float) -> None:
+        """Let comments' own text MLP be the principal components of rows [n, d_llm], and their A take the first d.
+
+        For an MLP that did not learn: it is the components of the LLM as it came, which the LoRA has moved away from,
+        and A learned with it what tells comments of different videos apart, where stage 2 ranks those of one video.
+        docs/training.md has what that costs.
+        """
+        assert self.maps.comment is not None
+        assert self.comment_text is not None
+        self.maps.comment.fit(pooled.to(self.comment_text.device), equalised)
+        nn.init.eye_(self.comment_text)
+
     def _texts(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """[n + 1, d] of texts [n, d_llm] as titles, and as comments; last a zero row for no text.
 

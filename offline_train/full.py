@@ -218,11 +218,13 @@ def llm_vectors(
     if rank:
         return Made(where, base, aligned, folder, curves, seconds)
     early = torch.from_numpy(pooled[texts.early])
+    torch.manual_seed(config.align.seed)  # a text MLP that begins has some random weights
     if aligned is None:
-        torch.manual_seed(config.align.seed)
         maps, start = TextMaps(llm.dim, TEXT_DIM), None
         maps.fit(early, config.align.equalised)
     else:
+        if config.align.comment_map_rate == 0:
+            aligned.heads.comments_by_components(early, config.align.equalised)
         aligned.heads.straighten(early)
         maps, start = aligned.heads.maps.cpu(), {k: v.cpu() for k, v in aligned.heads.start().items()}
     llm_texts.write(where, *maps.parts(pooled, texts), start)

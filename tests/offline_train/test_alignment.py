@@ -18,6 +18,7 @@ from torch.nn import functional as F  # noqa: E402
 
 from offline_train.alignment import align  # noqa: E402
 from offline_train.alignment_config import AlignmentConfig  # noqa: E402
+from offline_train.alignment_maps import TextMap  # noqa: E402
 from offline_train.alignment_samples import AlignmentBatch, DrawConfig, Drawer  # noqa: E402
 from offline_train.corpus import Corpus, temporal_split  # noqa: E402
 from offline_train.embedding import CorpusTexts, PooledStore  # noqa: E402
@@ -232,6 +233,23 @@ def test_no_text_is_read_as_what_it_is_not(data, apart):
         getattr(heads.maps, kind).register_forward_hook(lambda module, given, out, poison=poison: out + poison)
         for vectors in heads.preferences(batch, pooled):
             assert vectors.isfinite().all(), kind
+
+
+def test_comments_whose_mlp_did_not_learn_get_the_components_of_the_vectors_that_there_are(apart):
+    heads = copy.deepcopy(apart.heads)
+    rows = 3 + torch.randn(300, apart.llm.dim) * torch.linspace(1, 4, apart.llm.dim)
+    fresh = TextMap(apart.llm.dim, heads.text.in_features)
+    for fit in (heads.comments_by_components, fresh.fit):
+        torch.manual_seed(0)
+        fit(rows, 0.5)
+    heads.straighten(rows)
+    vectors = heads.maps.comment(rows)
+    assert torch.allclose(vectors @ vectors.T, fresh(rows) @ fresh(rows).T, atol=1e-4)
+    mapped = F.linear(vectors, heads.comment_text)
+    leading = F.normalize(vectors[:, : mapped.shape[1]], dim=-1)
+    both = [rows @ rows.T for rows in (F.normalize(mapped, dim=-1), leading)]
+    assert torch.allclose(*both, atol=0.05), "A takes the strongest"
+    assert mapped.norm(dim=-1).mean().item() == pytest.approx(0.2, rel=1e-4)
 
 
 def test_straightened_comments_point_where_they_did(apart):

@@ -9,6 +9,7 @@ pytest.importorskip("peft")
 import numpy as np
 import tastes
 import tiny_llm
+import torch
 from click.testing import CliRunner
 
 from infra.cli import main
@@ -114,6 +115,26 @@ def test_comments_are_read_by_the_language_model_that_the_configuration_says(ran
     both = [PooledStore(llm, tmp_path / "other", 6).vectors(log.comment_texts) for llm in (unchanged, aligned)]
     by_either = [made.aligned.heads.maps.title.vectors(pooled) for pooled in both]
     assert not np.allclose(*by_either, atol=5e-3), "else this could not tell them apart"
+
+
+def test_comments_whose_mlp_rests_are_read_by_components_of_the_aligned_model(ran, tmp_path):
+    folder, path, _ = ran
+    corpus = Corpus.read(folder / "log")
+    split = temporal_split(corpus)
+    config = read_config(path, {"cache": str(tmp_path), "align.comment_map_rate": "0"})
+    made = llm_vectors(config, corpus, split)
+    unchanged, aligned = load_reader(config.llm, tmp_path, config.align), made.aligned.llm
+    known = CorpusTexts.of(corpus.log, split.valid_ms)
+    early = known.some(known.early)
+    kept = torch.load(made.folder / "comment_map.pt", weights_only=True)["standard.mean"].numpy()
+    means = [PooledStore(llm, tmp_path / "other", 6).vectors(early).mean(0) for llm in (aligned, unchanged)]
+    assert np.allclose(kept, means[0], atol=1e-4)
+    assert not np.allclose(kept, means[1], atol=1e-3), "else this could not tell them apart"
+    again = llm_vectors(config, corpus, split).folder
+    for one, other in zip(
+        *(text_vectors(corpus.log, f"llm:{w}").alternatives() for w in (made.folder, again)), strict=True
+    ):
+        assert np.array_equal(one.comment, other.comment)
 
 
 def test_titles_and_comments_can_have_vectors_of_their_own(ran, tmp_path):
