@@ -239,6 +239,7 @@ def test_comments_whose_mlp_did_not_learn_get_the_components_of_the_vectors_that
     heads = copy.deepcopy(apart.heads)
     rows = 3 + torch.randn(300, apart.llm.dim) * torch.linspace(1, 4, apart.llm.dim)
     fresh = TextMap(apart.llm.dim, heads.text.in_features)
+    torch.nn.init.normal_(heads.comment_text)  # as if stage 1 had made something else of it
     for fit in (heads.comments_by_components, fresh.fit):
         torch.manual_seed(0)
         fit(rows, 0.5)
