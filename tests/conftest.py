@@ -30,7 +30,14 @@ REDIS_IMAGE = "redis:7"
 _PREFIX = "lsvcr-tests-"
 
 #: files that take long, beside those of the folders `faults` and `integration`
-_LONG = {"test_alignment.py", "test_export.py", "test_finetuning.py", "test_full.py", "test_refresh.py"}
+_LONG = {
+    "test_alignment.py",
+    "test_export.py",
+    "test_finetuning.py",
+    "test_full.py",
+    "test_refresh.py",
+    "test_refresh_stage1.py",
+}
 
 # How long an example takes on a busy machine says nothing about the code.
 settings.register_profile("untimed", deadline=None)
