@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 
 from offline_train.cold import STUDENT, TEACHER, UNKNOWN_FIRST
@@ -154,6 +155,8 @@ def draw(data: str, panels: Mapping[tuple[str, str], Mapping[str, Shown]], path:
         axis.set_title(f"{_TASKS[task]}, {protocol}", fontsize=10)
         axis.locator_params(axis="x", nbins=4)
         tidy(axis, 7)
-    figure.supxlabel("NDCG@10 (whiskers: standard deviation over seeds)", fontsize=9)
+    several = any(isfinite(error) for found in panels.values() for _, error in found.values())
+    spread = "whiskers: standard deviation over seeds" if several else "one run each"
+    figure.supxlabel(f"NDCG@10 ({spread})", fontsize=9)
     figure.suptitle(f"{data}: the SR on other texts, and less parts of stage 1")
     return saved(figure, path)
