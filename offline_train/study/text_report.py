@@ -156,7 +156,7 @@ def draw(data: str, panels: Mapping[tuple[str, str], Mapping[str, Shown]], path:
         axis.locator_params(axis="x", nbins=4)
         tidy(axis, 7)
     several = any(isfinite(error) for found in panels.values() for _, error in found.values())
-    spread = "whiskers: standard deviation over seeds" if several else "one run each"
+    spread = "whiskers: standard deviation, where there are several runs" if several else "one run each"
     figure.supxlabel(f"NDCG@10 ({spread})", fontsize=9)
     figure.suptitle(f"{data}: the SR on other texts, and less parts of stage 1")
     return saved(figure, path)
