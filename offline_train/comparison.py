@@ -13,6 +13,7 @@ from offline_train.metrics import per_target
 
 #: a difference of so many standard errors is not put down to the choice of test targets (5 % by chance)
 SIGNIFICANT = 1.96
+NOT_TOLD_APART = "not told apart from"
 #: what models are compared by where one figure has to do
 HEADLINE = "ndcg@10"
 #: the row of a simulation's truth: what can be reached at all, and no baseline
@@ -43,7 +44,7 @@ class Verdict(Struct, frozen=True):
     def word(self) -> str:
         """`above`, `below`, or `not told apart from`."""
         if abs(self.difference) <= SIGNIFICANT * self.error:
-            return "not told apart from"
+            return NOT_TOLD_APART
         return "above" if self.difference > 0 else "below"
 
     def __str__(self) -> str:

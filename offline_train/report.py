@@ -11,7 +11,7 @@ from pathlib import Path
 
 from msgspec import structs
 
-from offline_train.comparison import HEADLINE, ORACLE, Row, compare, headline, rows
+from offline_train.comparison import HEADLINE, NOT_TOLD_APART, ORACLE, Row, compare, headline, rows
 from offline_train.deployed import LIVE_NAME, NAME
 from offline_train.evaluation import Result
 from offline_train.figures import saved, tidy
@@ -284,7 +284,7 @@ def _prose(found: dict[str, list[Result]]) -> str:
 def _standing(model: str, found: dict[str, list[Result]]) -> str:
     if model not in found or not found[model][0].values:
         return ""
-    words: dict[str, list[str]] = {"below": [], "not told apart from": [], "above": []}
+    words: dict[str, list[str]] = {"below": [], NOT_TOLD_APART: [], "above": []}
     for name, results in found.items():
         if is_baseline(name) and results[0].values:
             verdict = compare(found[model], results)

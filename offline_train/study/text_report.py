@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 
 from offline_train.cold import STUDENT, TEACHER, UNKNOWN_FIRST
-from offline_train.comparison import HEADLINE, Row, compare, rows
+from offline_train.comparison import HEADLINE, NOT_TOLD_APART, Row, compare, rows
 from offline_train.evaluation import Result
 from offline_train.figures import saved, tidy
 from offline_train.study.texts import FULL, IDS, RAW, SVD
@@ -117,14 +117,16 @@ def _pays(data: str, task: str, protocol: str, found: Found, stage2: str = "") -
     full, without = found[FULL + stage2], found[RAW + stage2]
     (whole, spread), (raw, other) = _figures(data, full), _figures(data, without)
     verdict = compare(full, without)
-    beyond = abs(whole - raw) > max(spread, other)
-    seeds = f"{'beyond' if beyond else 'within'} the seeds' spread ({max(spread, other):.4f})"
-    if min(len(full), len(without)) < 2:
-        seeds = "one seed, so without a spread of seeds"
-    return (
+    said = (
         f"- {_TASKS[task]}, {protocol}: {FULL}{stage2} is {verdict.word} {RAW}{stage2} by targets "
-        f"({verdict.difference:+.4f} ± {verdict.error:.4f}), {seeds}."
+        f"({verdict.difference:+.4f} ± {verdict.error:.4f})"
     )
+    if min(len(full), len(without)) < 2:
+        return f"{said}, one seed, so without a spread of seeds."
+    if verdict.word == NOT_TOLD_APART:  # a difference that may be none has no spread to be beyond
+        return f"{said}."
+    beyond = abs(whole - raw) > max(spread, other)
+    return f"{said}, {'beyond' if beyond else 'within'} the seeds' spread ({max(spread, other):.4f})."
 
 
 def _draw(data: str, panels: Mapping[tuple[str, str], Found], path: Path) -> Path:

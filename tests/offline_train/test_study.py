@@ -66,6 +66,12 @@ def test_what_one_seed_says_of_stage_1_is_not_said_to_be_beyond_a_spread(tmp_pat
     said = text_report._pays("x", "video", "as-of", two)
     assert "lsvcr is above no-stage-1" in said
     assert "beyond the seeds' spread (0.0" in said
+    # The seeds agree, and the targets do not: what may be no difference is not beyond anything.
+    near, like = [0, 5] * 3 + [0], [5, 0] * 3 + [1]
+    two = {FULL: [result(FULL, near), result(FULL, near)], RAW: [result(RAW, like), result(RAW, like)]}
+    said = text_report._pays("x", "video", "as-of", two)
+    assert "lsvcr is not told apart from no-stage-1 by targets (+0.0" in said
+    assert "seeds" not in said
 
     alone = " (videos alone)"  # each stage 2 is compared with its like
     each = [result(FULL, worse), result(RAW, better), result(FULL + alone, better), result(RAW + alone, worse)]
