@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from model_runtime.bundle import Bundle
 from model_runtime.text import Student
+from offline_train.baselines import Scorer
 from offline_train.corpus import Corpus, Split
 from offline_train.deployed import BundleScorer
 from offline_train.evaluation import Result, evaluate
@@ -32,18 +33,25 @@ class UnknownFirst:
     """A model's order of the videos that training did not know, and behind all of them its order of the others.
 
     What a row gains by that it lost by placing new videos too low, and not by how it tells videos apart: where the
-    targets are mostly new, two models may differ in little else. It is no model to deploy.
+    targets are mostly new, two models may differ in little else. It is no model to deploy. In the order of another
+    scorer, such as a random one, it is what there is to reach by knowing no more than which videos are new.
     """
 
     task = "video"
 
-    def __init__(self, model: BundleScorer) -> None:
-        self.name = f"{model.name}, {UNKNOWN_FIRST}"
-        self._model, self._unknown = model, ~model.known_videos()
+    def __init__(self, model: BundleScorer, order: Scorer | None = None) -> None:
+        """
+        Args:
+            model: says which videos training knew.
+            order: of videos; None: the model's.
+        """
+        self._order: Scorer = order or model
+        self.name = f"{self._order.name}, {UNKNOWN_FIRST}"
+        self._unknown = ~model.known_videos()
 
     def scores(self, queries: Queries) -> NDArray[np.float32]:
         """[n, videos]"""
-        scores = self._model.scores(queries)
+        scores = np.array(self._order.scores(queries), np.float32)
         there = scores[np.isfinite(scores)]
         if len(there):
             scores[:, self._unknown] += np.ptp(there) + 1

@@ -54,7 +54,8 @@ def section(data: str, slug: str, results: Sequence[Result], how: str, pictures:
     if any(name.endswith(UNKNOWN_FIRST) for found in panels.values() for name in found):
         explained += (
             f" With {UNKNOWN_FIRST}, videos that training did not know stand before all others: what a row gains by "
-            "that it lost by placing new videos too low, and not by how it tells videos apart."
+            "that it lost by placing new videos too low, and not by how it tells videos apart; what is random then "
+            "knows which videos are new, and no more."
         )
     return "\n".join([*lines, "", explained, "", *verdicts, "", f"![What text is worth](results/{picture.name})\n"])
 
@@ -62,7 +63,7 @@ def section(data: str, slug: str, results: Sequence[Result], how: str, pictures:
 def is_row(row: Row) -> bool:
     """Whether a row of `results.json` belongs to this part."""
     model = row.model.removeprefix("text profile (").removesuffix(f", {UNKNOWN_FIRST}")
-    own = model == SVD or model.startswith((IDS, RAW, FULL))
+    own = model == SVD or model.startswith((IDS, RAW, FULL)) or row.model.endswith(UNKNOWN_FIRST)
     return own or row.protocol.endswith(_COLD)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from offline_train.baselines import Scorer, VectorProfile
+from offline_train.baselines import Random, Scorer, VectorProfile
 from offline_train.cold import UnknownFirst, cold_ranking
 from offline_train.corpus import Corpus, Split
 from offline_train.deployed import BundleScorer
@@ -64,6 +64,8 @@ def add_texts(
             scorers += srs
             if seed == seeds[0] and variant.unknown_first:
                 scorers.append(UnknownFirst(srs[0]))
+                if variant.name == RAW:
+                    scorers.append(UnknownFirst(srs[0], Random("video", corpus.log, seed)))
             if variant.name == FULL or (variant.name == RAW and seed == seeds[0]):
                 scorers.append(VectorProfile(corpus, variant.texts().comment, f"text profile ({variant.name})"))
             if bundle.student is not None:

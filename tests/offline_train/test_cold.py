@@ -153,3 +153,13 @@ def test_what_training_did_not_know_comes_first_and_is_in_order_among_itself():
     scores = found.scores(None)
     assert [np.argsort(-row, kind="stable").tolist() for row in scores] == [[3, 1, 0, 2, 4], [3, 2, 4, 0, 1]]
     assert np.isneginf(scores).tolist() == [[False] * 4 + [True], [False, True, False, False, False]]
+
+    class Other:
+        name, task = "other", "video"
+
+        def scores(self, queries):
+            return np.array([[5.0, 1.0, 4.0, 2.0, 3.0]])
+
+    found = UnknownFirst(Model(), Other())
+    assert found.name == "other, unknown first"
+    assert np.argsort(-found.scores(None)[0]).tolist() == [3, 1, 0, 2, 4], "new ones first, each part in that order"
