@@ -34,7 +34,7 @@ class UnknownFirst:
 
     What a row gains by that it lost by placing new videos too low, and not by how it tells videos apart: where the
     targets are mostly new, two models may differ in little else. It is no model to deploy. In the order of another
-    scorer, such as a random one, it is what there is to reach by knowing no more than which videos are new.
+    scorer, such as `AllAlike`, it is what there is to reach by knowing no more than which videos are new.
     """
 
     task = "video"
@@ -56,6 +56,19 @@ class UnknownFirst:
         if len(there):
             scores[:, self._unknown] += np.ptp(there) + 1
         return scores
+
+
+class AllAlike:
+    """One score for all videos: the figures of the random ranking, without a draw's error."""
+
+    name, task = "random", "video"
+
+    def __init__(self, log: Log) -> None:
+        self._videos = len(log.video_ids)
+
+    def scores(self, queries: Queries) -> NDArray[np.float32]:
+        """[n, videos], all zero."""
+        return np.zeros((len(queries), self._videos), np.float32)
 
 
 def cold_ranking(

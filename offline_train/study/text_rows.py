@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from offline_train.baselines import Random, Scorer, VectorProfile
-from offline_train.cold import UnknownFirst, cold_ranking
+from offline_train.baselines import Scorer, VectorProfile
+from offline_train.cold import AllAlike, UnknownFirst, cold_ranking
 from offline_train.corpus import Corpus, Split
 from offline_train.deployed import BundleScorer
 from offline_train.evaluation import Result, evaluate
@@ -65,7 +65,7 @@ def add_texts(
             if seed == seeds[0] and variant.unknown_first:
                 scorers.append(UnknownFirst(srs[0]))
                 if variant.name == RAW:
-                    scorers.append(UnknownFirst(srs[0], Random("video", corpus.log, seed)))
+                    scorers.append(UnknownFirst(srs[0], AllAlike(corpus.log)))
             if variant.name == FULL or (variant.name == RAW and seed == seeds[0]):
                 scorers.append(VectorProfile(corpus, variant.texts().comment, f"text profile ({variant.name})"))
             if bundle.student is not None:

@@ -1,6 +1,7 @@
 """Student against teacher on what came after training."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ pytest.importorskip("torch")
 import tastes
 import torch
 
-from offline_train.cold import STUDENT, TEACHER, UnknownFirst, cold_ranking, kept, with_students
+from offline_train.cold import STUDENT, TEACHER, AllAlike, UnknownFirst, cold_ranking, kept, with_students
 from offline_train.corpus import Corpus, temporal_split
 from offline_train.distill import DistillConfig
+from offline_train.evaluation import evaluate
 from offline_train.export import export, train_student, with_metrics
 from offline_train.finetuning import finetune
 from offline_train.finetuning_config import FinetuneConfig
@@ -163,3 +165,17 @@ def test_what_training_did_not_know_comes_first_and_is_in_order_among_itself():
     found = UnknownFirst(Model(), Other())
     assert found.name == "other, unknown first"
     assert np.argsort(-found.scores(None)[0]).tolist() == [3, 1, 0, 2, 4], "new ones first, each part in that order"
+
+
+def test_what_knows_no_more_than_which_videos_are_new_is_random_among_them(parts):
+    log, corpus, split, _ = parts
+    known = log.first_seen_video < split.valid_ms
+    assert set(known.tolist()) == {False, True}
+    model = SimpleNamespace(known_videos=lambda: known)
+    (result,) = evaluate(log, corpus, split, [UnknownFirst(model, AllAlike(log))], protocols=("full",))
+    assert result.model == "random, unknown first"
+    new = result.ranks.above == 0
+    assert set(new.tolist()) == {False, True}
+    count = int(np.count_nonzero(~known))
+    assert set(result.ranks.tied[new].tolist()) == set(result.ranks.above[~new].tolist()) == {count}
+    assert set(result.ranks.tied[~new].tolist()) == {len(known) - count}
