@@ -15,6 +15,7 @@ from infra.cli import main
 from offline_train import results
 from offline_train.alignment_config import AlignmentConfig
 from offline_train.alignment_samples import DrawConfig
+from offline_train.cold import UNKNOWN_FIRST
 from offline_train.deployed import NAME
 from offline_train.finetuning import Finetuned
 from offline_train.finetuning_config import FinetuneConfig
@@ -205,7 +206,9 @@ def test_other_texts_and_parts_of_stage_1_stand_in_the_table(
         make_results(shared, *folders, only=("amazon-beauty",), **less)
     make_results(shared, *folders, **less)
     after = json.loads((document.parent / "results.json").read_text())
-    ours = {texts.SVD, *(row["model"] for row in rows if texts.FULL in row["model"] or texts.RAW in row["model"])}
+    named = (texts.FULL, texts.RAW, UNKNOWN_FIRST)
+    ours = {texts.SVD, *(row["model"] for row in rows if any(name in row["model"] for name in named))}
+    assert f"random, {UNKNOWN_FIRST}" in ours
     assert [row for row in after if row["model"] not in ours and "cold" not in row["protocol"]] == [
         row for row in rows if row["model"] not in {texts.IDS, *ours} and "cold" not in row["protocol"]
     ]
